@@ -123,9 +123,7 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         # fmuladd, not fma: on a machine without the instruction it stays two cheap operations.
         kind = ir.FunctionType(_ir_vector, [_ir_vector] * 3)
-        function = cgutils.get_or_insert_function(
-            builder.module, kind, f"llvm.fmuladd.v{LANES}f32"
-        )
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32")
         return builder.call(function, args)
 
     return _vector(_vector, _vector, _vector), codegen

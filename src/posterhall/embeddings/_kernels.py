@@ -288,12 +288,31 @@ def _gather_context(
 ) -> None:
     """hidden = scale times the sum of the context rows of position i."""
     scales = simd.splat(scale)
-    for x in range(0, stride, LANES):
-        v = simd.zero()
+    x = 0
+    while x + 4 * LANES <= stride:  # four vectors at a time share the walk over the window
+        v0 = simd.zero()
+        v1 = simd.zero()
+        v2 = simd.zero()
+        v3 = simd.zero()
         for c in range(lo, hi):
             if c != i:
-                v = simd.add(v, simd.load(inputs, np.int64(kept[c]) * stride + x))
-        simd.store(hidden, x, simd.mul(v, scales))
+                h = np.int64(kept[c]) * stride + x
+                v0 = simd.add(v0, simd.load(inputs, h))
+                v1 = simd.add(v1, simd.load(inputs, h + LANES))
+                v2 = simd.add(v2, simd.load(inputs, h + 2 * LANES))
+                v3 = simd.add(v3, simd.load(inputs, h + 3 * LANES))
+        simd.store(hidden, x, simd.mul(v0, scales))
+        simd.store(hidden, x + LANES, simd.mul(v1, scales))
+        simd.store(hidden, x + 2 * LANES, simd.mul(v2, scales))
+        simd.store(hidden, x + 3 * LANES, simd.mul(v3, scales))
+        x += 4 * LANES
+    while x < stride:
+        v0 = simd.zero()
+        for c in range(lo, hi):
+            if c != i:
+                v0 = simd.add(v0, simd.load(inputs, np.int64(kept[c]) * stride + x))
+        simd.store(hidden, x, simd.mul(v0, scales))
+        x += LANES
 
 
 @njit(**_INLINE)
@@ -302,11 +321,13 @@ def _scatter_context(
 ) -> None:
     """Add scale times `error` to each context row of position i."""
     scales = simd.splat(scale)
+    for x in range(0, stride, LANES):
+        simd.store(error, x, simd.mul(scales, simd.load(error, x)))
     for c in range(lo, hi):
         if c != i:
             h = np.int64(kept[c]) * stride
             for x in range(0, stride, LANES):
-                simd.store(inputs, h + x, simd.fma(scales, simd.load(error, x), simd.load(inputs, h + x)))
+                simd.store(inputs, h + x, simd.add(simd.load(error, x), simd.load(inputs, h + x)))
 
 
 @njit(**_OPTIONS)
@@ -335,6 +356,10 @@ def apply_cbow(
     hidden = np.zeros(stride, np.float32)
     error = np.zeros(stride, np.float32)
     lanes = np.zeros(LANES, np.float32)
+    one = np.float32(1.0)
+    hinge = simd.zero()
+    product = simd.splat(one)
+    tiles = 0
     loss = 0.0
     trained = 0
     for i in range(n):
@@ -344,30 +369,38 @@ def apply_cbow(
         if width < 1:
             continue
         trained += 1
-        one = np.float32(1.0)
-        _gather_context(
-            inputs, stride, kept, lo[i], hi[i], i, one / np.float32(width) if mean else one, hidden
-        )
-        error[:] = 0.0
-        loss += _many_outputs(
-            hidden,
-            0,
-            error,
-            outputs,
-            stride,
-            start[i],
-            start[i + 1],
-            rows,
-            signs,
-            shifts,
-            not repeated[i],
-            step,
-            lanes,
-        )
-        _scatter_context(
-            inputs, stride, kept, lo[i], hi[i], i, one / np.float32(width) if divide else one, error
-        )
-    return loss, trained
+        scale = one / np.float32(width)
+        _gather_context(inputs, stride, kept, lo[i], hi[i], i, scale if mean else one, hidden)
+        for x in range(0, stride, LANES):
+            simd.store(error, x, simd.zero())
+        if start[i + 1] - start[i] == TILE and not repeated[i]:
+            hinge, product = _tile6(
+                hidden, 0, error, 0, outputs, stride, rows, signs, shifts, start[i], step, hinge, product
+            )
+            tiles += 1
+            if tiles == _FLUSH:
+                loss += _losses(hinge, product, lanes)
+                hinge = simd.zero()
+                product = simd.splat(one)
+                tiles = 0
+        else:
+            loss += _many_outputs(
+                hidden,
+                0,
+                error,
+                outputs,
+                stride,
+                start[i],
+                start[i + 1],
+                rows,
+                signs,
+                shifts,
+                not repeated[i],
+                step,
+                lanes,
+            )
+        _scatter_context(inputs, stride, kept, lo[i], hi[i], i, scale if divide else one, error)
+    return loss + _losses(hinge, product, lanes), trained
 
 
 @njit(**_OPTIONS)

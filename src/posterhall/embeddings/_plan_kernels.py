@@ -121,7 +121,8 @@ def plan_outputs(
                 state += GOLDEN
                 draw = _mix(state)
                 slot = np.int64(((draw >> np.uint64(32)) * words) >> np.uint64(32))
-                word = np.int32(slot) if np.uint32(draw) <= alias_keep[slot] else alias[slot]
+                other = alias[slot]  # loaded ahead of the choice, which no branch predictor can guess
+                word = np.int32(slot) if np.uint32(draw) <= alias_keep[slot] else other
                 if drop_hits and word == centre:
                     continue
                 for j in range(first, at):
