@@ -1,0 +1,58 @@
+"""Which papers have claims, and where; modules are imported when somebody asks for their claims."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from posterhall.claims.base import Claim, declared
+from posterhall.errors import DataError, UsageError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A paper and the module that declares its claims."""
+
+    title: str
+    authors: str
+    venue: str
+    module: str
+
+
+PAPERS: dict[str, Paper] = {}
+
+
+def load(modules: Sequence[str] | None = None) -> dict[str, type[Claim]]:
+    """Import the papers' modules (or those given) and return their claims by id, in declared order."""
+    found: dict[str, type[Claim]] = {}
+    for module in modules if modules is not None else [paper.module for paper in PAPERS.values()]:
+        importlib.import_module(module)
+        found.update({c.id: c for c in declared(module)})
+    return found
+
+
+def select(names: Sequence[str], modules: Sequence[str] | None = None) -> list[type[Claim]]:
+    """Claims by id or by paper, each once, in declared order; no names selects all.
+
+    Raises:
+        UsageError: on a name that is neither.
+        DataError: if there are no claims at all.
+    """
+    known = load(modules)
+    if not known:
+        raise DataError("no claims are registered")
+    papers = {c.paper for c in known.values()}
+    for name in names:
+        if name not in known and name not in papers:
+            raise UsageError(
+                f"'{name}' is neither a claim nor a paper; papers: {', '.join(sorted(papers))}; "
+                f"'posterhall claims list' names the claims.{did_you_mean(name, [*known, *papers])}"
+            )
+    return [c for c in known.values() if not names or c.id in names or c.paper in names]
+
+
+def paper_title(name: str) -> str:
+    """A paper's full title with authors and venue; the name itself if it is not registered."""
+    paper = PAPERS.get(name)
+    return name if paper is None else f"{paper.title} ({paper.authors}, {paper.venue})"
