@@ -98,6 +98,7 @@ class Planner:
     Attributes:
         output_rows: rows of the output matrix: V for noise losses and the full softmax, V - 1 inner
             nodes for hierarchical softmax, both one after the other for `hierarchical+negative`.
+        longest_path: inner nodes above the deepest word; 0 without a tree.
     """
 
     def __init__(self, settings: Word2VecSettings, counts: NDArray[np.int64]) -> None:
@@ -114,10 +115,12 @@ class Planner:
         self._path_rows = np.zeros(0, np.int32)
         self._path_signs = np.zeros(0, np.float32)
         self.output_rows = self.words
+        self.longest_path = 0
         if settings.needs_tree:
             tree = huffman_tree(counts)
             offset = self.words if settings.needs_noise else 0
             self._path_start = tree.start
+            self.longest_path = int(np.diff(tree.start).max())
             self._path_rows = tree.nodes + np.int32(offset)
             self._path_signs = (1.0 - 2.0 * tree.bits).astype(np.float32)  # label 1 - code, as in the code
             self.output_rows = offset + self.words - 1
