@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from posterhall.errors import DataError, UsageError, did_you_mean
+from posterhall.runs import write_atomic
 
 _SPACE = " \t\n\r\v\f"
 
@@ -198,8 +199,6 @@ class Vocabulary:
                     f"{path}: the word {text!r} is empty or holds white space; the format separates by it"
                 )
             lines.append(f"{text} {n}\n")
-        from posterhall.runs import write_atomic
-
         write_atomic(Path(path), "".join(lines).encode("utf-8", "surrogatepass"))
 
     @classmethod
