@@ -61,6 +61,7 @@ cores; the others share the machine, one thread each. Kinds, margins and default
 from __future__ import annotations
 
 from posterhall.claims.base import Claim, claim
+from posterhall.claims.engine import read, run, stored_rows
 from posterhall.claims.figures import Axis, Band, Bars, Figure, Line, Panel, Points, Reference, Strip
 from posterhall.claims.kinds import (
     Absolute,
@@ -76,6 +77,7 @@ from posterhall.claims.kinds import (
     outside,
 )
 from posterhall.claims.registry import PAPERS, Paper, load, select
+from posterhall.claims.results import Outcome, Results
 from posterhall.claims.rows import Budget, Row
 from posterhall.claims.verdict import Verdict, decide, judge
 
@@ -93,6 +95,7 @@ __all__ = [
     "Kind",
     "Line",
     "Ordering",
+    "Outcome",
     "Paired",
     "Panel",
     "Paper",
@@ -101,6 +104,7 @@ __all__ = [
     "Reference",
     "Region",
     "Relative",
+    "Results",
     "Row",
     "Strip",
     "Threshold",
@@ -110,5 +114,8 @@ __all__ = [
     "judge",
     "load",
     "outside",
+    "read",
+    "run",
     "select",
+    "stored_rows",
 ]
