@@ -258,19 +258,24 @@ def adjust(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
     verdict itself stays that of the claim's own 95 % interval; `holm.survives` says whether it would
     also hold with a 5 % chance of any error in the whole report.
     """
-    tested = [i for i, o in enumerate(outcomes) if o.p_supported is not None and o.p_refuted is not None]
+    # A claim that diverged was tested too, and counts; one that could not be run was not.
+    tested = [i for i, outcome in enumerate(outcomes) if outcome.verdict != "failed"]
+
+    def probability(outcome: Outcome, word: str) -> float:
+        p = outcome.p_supported if word == "supported" else outcome.p_refuted
+        return 1.0 if p is None else p
+
     families = {
-        "supported": stats.holm([outcomes[i].p_supported or 0.0 for i in tested]),
-        "refuted": stats.holm([outcomes[i].p_refuted or 0.0 for i in tested]),
+        word: stats.holm([probability(outcomes[i], word) for i in tested])
+        for word in ("supported", "refuted")
     }
     out = list(outcomes)
     for place, i in enumerate(tested):
         outcome = outcomes[i]
-        against = outcome.verdict == "refuted"
-        p = outcome.p_refuted if against else outcome.p_supported
-        adjusted = float(families["refuted" if against else "supported"][place])
+        word = "refuted" if outcome.verdict == "refuted" else "supported"
+        adjusted = float(families[word][place])
         decided = outcome.verdict in ("supported", "refuted")
-        holm = Holm(float(p or 0.0), adjusted, len(tested), decided and adjusted <= 0.05)
+        holm = Holm(probability(outcome, word), adjusted, len(tested), decided and adjusted <= 0.05)
         out[i] = dataclasses.replace(outcome, holm=holm)
     return tuple(out)
 
