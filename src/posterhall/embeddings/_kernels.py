@@ -198,8 +198,11 @@ def _many_outputs(
 
 
 @njit(**_INLINE)
-def _prefetch_outputs(outputs: Any, stride: int, rows: Any, first: Any, last: Any) -> None:
+def _prefetch_outputs(outputs: Any, stride: int, rows: Any, before: Any, first: Any, last: Any) -> None:
+    """Ask for the rows first to last, less those that stand at the same place after `before`."""
     for p in range(first, last):
+        if rows[p] == rows[before + p - first]:
+            continue
         base = np.int64(rows[p]) * stride
         for x in range(0, stride, 16):
             simd.prefetch(outputs, base + x)
@@ -233,7 +236,7 @@ def apply_skipgram(
     pairs = 0
     for i in range(n):
         if i + 2 < n:
-            _prefetch_outputs(outputs, stride, rows, start[i + 2], start[i + 3])
+            _prefetch_outputs(outputs, stride, rows, start[i + 1], start[i + 2], start[i + 3])
         pairs += hi[i] - lo[i] - 1
         if start[i + 1] - start[i] == TILE and not repeated[i] and hi[i] - lo[i] <= _FLUSH:
             hinge = simd.zero()
@@ -364,7 +367,7 @@ def apply_cbow(
     trained = 0
     for i in range(n):
         if i + 3 < n:
-            _prefetch_outputs(outputs, stride, rows, start[i + 3], start[i + 4])
+            _prefetch_outputs(outputs, stride, rows, start[i + 2], start[i + 3], start[i + 4])
         width = hi[i] - lo[i] - 1
         if width < 1:
             continue

@@ -76,6 +76,7 @@ def plan_outputs(
     kept: Any,
     n: int,
     negative: int,
+    share: int,
     alias_keep: Any,
     alias: Any,
     noise_shift: Any,
@@ -93,6 +94,7 @@ def plan_outputs(
     """Outputs of each position: its Huffman path if `path_start` is not empty, then noise words.
 
     Noise words come from the alias table (Walker 1977): `alias_keep` uint32 thresholds, `alias` int32.
+    One draw of `negative` words serves `share` positions in a row.
     With `drop_hits` a noise word equal to the centre is left out (word2vec), else it stays (NCE).
     `noise_shift` float32 by word is empty where logits are not shifted.
     """
@@ -100,6 +102,8 @@ def plan_outputs(
     words = np.uint64(alias.shape[0])
     has_paths = path_start.shape[0] > 0
     has_shift = noise_shift.shape[0] > 0
+    noise = np.empty(negative, np.int32)
+    noise_twice = False
     at = 0
     for i in range(n):
         start[i] = at
@@ -112,21 +116,28 @@ def plan_outputs(
                 at += 1
         twice = False
         if negative > 0:
+            if i % share == 0:
+                for j in range(negative):
+                    state += GOLDEN
+                    draw = _mix(state)
+                    slot = np.int64(((draw >> np.uint64(32)) * words) >> np.uint64(32))
+                    other = alias[slot]  # loaded ahead of the choice, which no branch predictor can guess
+                    noise[j] = np.int32(slot) if np.uint32(draw) <= alias_keep[slot] else other
+                noise_twice = False
+                for j in range(negative):
+                    for l in range(j):
+                        noise_twice |= noise[j] == noise[l]
             rows[at] = centre
             signs[at] = np.float32(1.0)
             shifts[at] = noise_shift[centre] if has_shift else np.float32(0.0)
-            first = at
             at += 1
-            for _ in range(negative):
-                state += GOLDEN
-                draw = _mix(state)
-                slot = np.int64(((draw >> np.uint64(32)) * words) >> np.uint64(32))
-                other = alias[slot]  # loaded ahead of the choice, which no branch predictor can guess
-                word = np.int32(slot) if np.uint32(draw) <= alias_keep[slot] else other
-                if drop_hits and word == centre:
-                    continue
-                for j in range(first, at):
-                    twice |= rows[j] == word
+            twice = noise_twice
+            for j in range(negative):
+                word = noise[j]
+                if word == centre:
+                    if drop_hits:
+                        continue
+                    twice = True
                 rows[at] = word
                 signs[at] = np.float32(-1.0)
                 shifts[at] = noise_shift[word] if has_shift else np.float32(0.0)

@@ -34,6 +34,9 @@ class Word2VecSettings:
     """Draw each window's reach uniformly from 1..window, which weighs near words more."""
     negative: int = 5
     """Noise words a centre; 5-20 for small corpora, 2-5 for large ones (paper, section 2.2)."""
+    noise_shared: int | None = None
+    """Consecutive centres served by one draw of noise words; None means 1 for skipgram (where the
+    contexts of a centre share it already) and 4 for cbow."""
     noise_exponent: float = 0.75
     """Noise words are drawn in proportion to count ** noise_exponent (paper, section 2.2)."""
     subsample: float = 1e-3
@@ -69,6 +72,8 @@ class Word2VecSettings:
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise DataError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        if self.noise_shared is not None and self.noise_shared < 1:
+            raise DataError(f"noise_shared is {self.noise_shared}; it must be at least 1 (or absent)")
         if self.chunk_words < 100:
             raise DataError(f"chunk_words is {self.chunk_words}; it must be at least 100")
         if self.max_vocabulary is not None and self.max_vocabulary < 2:
@@ -95,6 +100,13 @@ class Word2VecSettings:
     def needs_tree(self) -> bool:
         """Whether the loss walks a Huffman tree."""
         return self.loss in ("hierarchical", "hierarchical+negative")
+
+    @property
+    def noise_sharing(self) -> int:
+        """Consecutive centres served by one draw of noise words."""
+        if self.noise_shared is not None:
+            return self.noise_shared
+        return 1 if self.model == "skipgram" else 4
 
     @property
     def initial_alpha(self) -> float:
