@@ -118,7 +118,7 @@ def test_the_run_directory_is_a_run_like_any_other(everything):
     assert manifest["kind"] == "claims"
     assert manifest["status"] == "failed"
     assert manifest["seeds"] == [0, 1, 2, 3, 4]
-    assert manifest["config"]["claims"]["loaded-coin"]["budget"] == {"seeds": 5, "tosses": 400}
+    assert manifest["config"]["loaded-coin"]["budget"] == {"seeds": 5, "tosses": 400}
 
 
 def test_what_a_claim_prints_goes_to_the_log(everything):
@@ -254,6 +254,33 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     assert all(p.stat().st_mtime_ns == t for p, t in before.items())
     whole = run(["coins"], tmp_path / "whole", params={"wait": 0.1})
     assert [comparable(o) for o in resumed] == [comparable(o) for o in whole]
+
+
+def test_replacing_an_earlier_run_removes_that_and_nothing_else(tmp_path):
+    out = tmp_path / "run"
+    run("loaded-coin", out, kind="tour")
+    (out / "report.html").write_text("old")
+    again = run(["diverges"], out, kind="tour", replace=True)
+    assert [o.id for o in claims.read(out)] == [o.id for o in again] == ["diverges"]
+    assert not (out / "artifacts" / "rows" / "loaded-coin").exists()
+    assert not (out / "report.html").exists()
+    with pytest.raises(DataError):  # of another kind
+        run(["diverges"], out, replace=True)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(DataError):
+        run(["diverges"], out, kind="tour", replace=True)
+    assert (out / "notes.txt").read_text() == "mine"
+    assert claims.read(out)["diverges"]
+
+
+def test_the_command_repeats_a_claim(tmp_path):
+    results = run(
+        "loaded-coin", tmp_path / "run", seeds=6, first_seed=2, params={"bias": 0.5, "note": "two words"}
+    )
+    assert results["loaded-coin"].command == (
+        "posterhall claims run loaded-coin --scale smoke --seeds 6 --seed 2 --set bias=0.5 "
+        "--set 'note=two words'"
+    )
 
 
 def test_a_run_is_not_resumed_as_another(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +19,11 @@ from posterhall.claims.results import Outcome, Results, adjust, conclude
 from posterhall.claims.rows import Budget, Row, Scalar
 from posterhall.errors import DataError, Interrupted, UsageError, did_you_mean
 from posterhall.progress import Progress
-from posterhall.runs import Run, write_atomic
+from posterhall.runs import Run, is_run, read_manifest, write_atomic
 
 SCHEMA = 1
 RESULTS = "claims.json"
+REPORT = "report.html"
 
 
 @dataclass
@@ -51,6 +54,8 @@ def run(
     modules: Sequence[str] | None = None,
     quiet: bool = False,
     headline: bool = False,
+    kind: str = "claims",
+    replace: bool = False,
 ) -> Results:
     """Run claims and decide them.
 
@@ -66,6 +71,8 @@ def run(
         modules: modules that declare claims, instead of those of the registered papers.
         quiet: show no progress.
         headline: only headline claims.
+        kind: what the run calls itself in its manifest.
+        replace: if `out` holds an earlier run of this kind, remove that first.
 
     Returns:
         Outcomes by claim. A claim that raised, or whose process died, has the verdict ``failed`` and the
@@ -84,10 +91,12 @@ def run(
     jobs = [_job(cls, scale, seeds, first_seed, params or {}) for cls in chosen]
     _check_params(params or {}, chosen)
     path = Path(out) if out is not None else Path("runs") / time.strftime("claims-%Y%m%d-%H%M%S")
-    given = {"scale": scale, "claims": {job.claim.id: _declaration(job) for job in jobs}}
+    given = {"scale": scale, **{job.claim.id: _declaration(job) for job in jobs}}
+    if replace:
+        _clear(path, kind)
     every_seed = sorted({seed for job in jobs for seed in job.seeds})
     with Run.start(
-        path, kind="claims", config=given, inputs=_inputs(params or {}), seeds=every_seed, resume=resume
+        path, kind=kind, config=given, inputs=_inputs(params or {}), seeds=every_seed, resume=resume
     ) as running:
         for job in jobs:
             job.answers = _stored(running, job, scale)
@@ -211,6 +220,23 @@ def _stored(running: Run, job: _Job, scale: str) -> dict[int, dict[str, Any]]:
     return {seed: _answer(file) for seed, file in files.items() if file.is_file()}
 
 
+def _clear(path: Path, kind: str) -> None:
+    """Remove an earlier run of this kind, and nothing else; leave the complaint to `Run.start`."""
+    if not is_run(path):
+        return
+    manifest = read_manifest(path)
+    own = {"manifest.json", "config.yaml", "metrics.jsonl", "checkpoints", "artifacts", ".lock", REPORT}
+    if manifest["kind"] != kind or manifest["status"] == "running" or {p.name for p in path.iterdir()} - own:
+        return
+    # The manifest last: a kill in between leaves a run that can be removed the next time.
+    for name in [*sorted(own - {".lock", "manifest.json"}), "manifest.json"]:
+        part = path / name
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part)
+        else:
+            part.unlink(missing_ok=True)
+
+
 def _perform(running: Run, jobs: Sequence[_Job], scale: str, workers: int, quiet: bool) -> None:
     by_id = {job.claim.id: job for job in jobs}
     total = sum(len(job.seeds) for job in jobs)
@@ -281,4 +307,19 @@ def _outcome(job: _Job, scale: str) -> Outcome:
         error=job.error,
         wall_seconds=sum(answer["wall_seconds"] for answer in answers),
         cpu_seconds=sum(answer["cpu_seconds"] for answer in answers),
+        command=_command(job, scale),
     )
+
+
+def _command(job: _Job, scale: str) -> str:
+    """The command that runs this claim alone in the same way."""
+    cls = type(job.claim)
+    words = ["posterhall", "claims", "run", cls.id, "--scale", scale]
+    if job.budget.seeds != cls.scales[scale].seeds:
+        words += ["--seeds", str(job.budget.seeds)]
+    if job.seeds[0] != 0:
+        words += ["--seed", str(job.seeds[0])]
+    for name, value in job.claim.params.items():
+        if value != cls.params[name]:
+            words += ["--set", f"{name}={value}"]
+    return shlex.join(words)

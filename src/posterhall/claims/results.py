@@ -55,8 +55,8 @@ class Outcome:
     """One claim at one scale.
 
     The fields are those of `claims run --json`. `interval` is at 95 %; `shown` is the effect with it as
-    text; `test` holds the kind with its claimed and refuting regions; `figure` is a stored
-    `posterhall.claims.Figure` or the reason why there is none.
+    text; `command` runs this claim alone in the same way; `test` holds the kind with its claimed and
+    refuting regions; `figure` is a stored `posterhall.claims.Figure` or the reason why there is none.
     """
 
     id: str
@@ -89,6 +89,7 @@ class Outcome:
     budget: Mapping[str, Scalar]
     params: Mapping[str, Scalar]
     cpu_seconds: float
+    command: str
     figure: Mapping[str, Any] | str
 
     def to_json(self, *, figure: bool = True) -> dict[str, Any]:
@@ -183,6 +184,7 @@ def conclude(
     error: str | None,
     wall_seconds: float,
     cpu_seconds: float,
+    command: str,
 ) -> Outcome:
     """Decide one claim from its rows, or record why it failed."""
     cls = type(claim)
@@ -238,6 +240,7 @@ def conclude(
         budget=dict(budget),
         params=dict(claim.params),
         cpu_seconds=round(cpu_seconds, 3),
+        command=command,
         figure=figure,
     )
 
