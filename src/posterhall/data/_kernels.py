@@ -21,6 +21,7 @@ import numpy as np
 from numba import njit
 
 from posterhall.data._bytes import load8, trailing_zeros
+from posterhall.simd import prefetch
 
 # Indices into the state vector of `scan`.
 WORDS, ARENA, OUT, TOKENS, LINES, OPEN, STATUS = 0, 1, 2, 3, 4, 5, 6
@@ -29,6 +30,7 @@ DONE, GROW, NUL, LONG = 0, 1, 2, 3
 MAX_WORD_BYTES = 10_000
 PADDING = 8
 
+_BATCH = 64
 _SHORT = 7  # bytes that fit a key beside a zero top byte
 _LONG_MARK = np.uint64(0x8000000000000000)
 _LOW7 = np.uint64(0x7F7F7F7F7F7F7F7F)
@@ -157,81 +159,102 @@ def scan(
     tokens = state[TOKENS]
     lines = state[LINES]
     is_open = state[OPEN]
+    # Words are found a batch ahead of their look-up, and their slots asked for at once: with a large
+    # vocabulary the time goes into waiting for memory, and these waits overlap.
+    batch_start = np.empty(_BATCH, np.int64)
+    batch_size = np.empty(_BATCH, np.int64)  # bytes of the word, 0 for a newline
+    batch_key = np.empty(_BATCH, np.uint64)
     pos = begin
     status = DONE
-    while pos < end:
-        b = text[pos]
-        if b <= 32 and (b == 32 or (b >= 9 and b <= 13)):
-            if b == 10:
+    while pos < end and status == DONE:
+        held = 0
+        while pos < end and held < _BATCH:
+            b = text[pos]
+            if b <= 32 and (b == 32 or (b >= 9 and b <= 13)):
+                if b == 10:
+                    batch_size[held] = 0
+                    held += 1
+                pos += 1
+                continue
+            start = pos
+            h = np.uint64(0)
+            while True:  # eight bytes at a time until one of them is white space or control
+                eight = load8(text, pos)
+                stops = ~(((eight & _LOW7) + _ABOVE_SPACE) | eight) & _HIGH1
+                if stops != 0:
+                    break
+                h = _fold(h, eight)
+                pos += 8
+            bits_left = trailing_zeros(stops) & 56  # 8 x the bytes before the stop
+            key = eight & ((np.uint64(1) << np.uint64(bits_left)) - np.uint64(1))
+            pos += bits_left >> 3
+            b = text[pos]
+            if not (b == 32 or (b >= 9 and b <= 13)):  # a control character inside a word, seldom
+                while not (b == 32 or (b >= 9 and b <= 13)) and b != 0:
+                    pos += 1
+                    b = text[pos]
+                if b == 0:
+                    status = NUL
+                    break
+                key = _key_of(text, start, pos)
+            elif pos - start > _SHORT:
+                key = _fold(h, key) | _LONG_MARK
+            if pos - start > MAX_WORD_BYTES:
+                status = LONG
+                pos = start
+                break
+            at = _slot(key, bits)
+            prefetch(keys, at)
+            prefetch(slots, at)
+            batch_start[held] = start
+            batch_size[held] = pos - start
+            batch_key[held] = key
+            held += 1
+
+        for j in range(held):
+            size = batch_size[j]
+            if size == 0:
                 lines += 1
                 if is_open and write:
                     out[n_out] = -1
                     n_out += 1
                 is_open = 0
-            pos += 1
-            continue
-        start = pos
-        h = np.uint64(0)
-        while True:  # eight bytes at a time until one of them is white space or control
-            eight = load8(text, pos)
-            stops = ~(((eight & _LOW7) + _ABOVE_SPACE) | eight) & _HIGH1
-            if stops != 0:
-                break
-            h = _fold(h, eight)
-            pos += 8
-        bits_left = trailing_zeros(stops) & 56  # 8 x the bytes before the stop
-        key = eight & ((np.uint64(1) << np.uint64(bits_left)) - np.uint64(1))
-        pos += bits_left >> 3
-        b = text[pos]
-        if not (b == 32 or (b >= 9 and b <= 13)):  # a control character inside a word, seldom
-            while not (b == 32 or (b >= 9 and b <= 13)) and b != 0:
-                pos += 1
-                b = text[pos]
-            if b == 0:
-                status = NUL
-                break
-            key = _key_of(text, start, pos)
-        elif pos - start > _SHORT:
-            key = _fold(h, key) | _LONG_MARK
-        size = pos - start
-        if size > MAX_WORD_BYTES:
-            status = LONG
-            pos = start
-            break
-        # The look-up of `_find`, written out: numba counts references to every array handed to a
-        # function, atomically, which made the call five times as slow as the search itself.
-        at = _slot(key, bits)
-        word = np.int64(slots[at]) - 1
-        while word >= 0:
-            if keys[at] == key:
-                if size <= _SHORT:
-                    break
-                first = starts[word]
-                i = starts[word + 1] - 1 - first - size  # 0 where the lengths agree
-                if i == 0:
-                    while i < size and arena[first + i] == text[start + i]:
-                        i += 1
-                    if i == size:
-                        break
-            at = (at + 1) & mask
-            word = np.int64(slots[at]) - 1
-        tokens += 1
-        if word < 0:
-            if not insert:
                 continue
-            if state[WORDS] >= limit or state[ARENA] + (pos - start) + 1 > arena.size:
-                status = GROW
-                tokens -= 1
-                pos = start
-                break
-            _append(keys, slots, starts, arena, counts, at, key, text, start, pos, state)
-            word = slots[at] - 1
-        if insert:
-            counts[word] += 1
-        is_open = 1
-        if write:
-            out[n_out] = word
-            n_out += 1
+            start = batch_start[j]
+            key = batch_key[j]
+            # The look-up of `_find`, written out: numba counts references to every array handed to a
+            # function, atomically, which made the call five times as slow as the search itself.
+            at = _slot(key, bits)
+            word = np.int64(slots[at]) - 1
+            while word >= 0:
+                if keys[at] == key:
+                    if size <= _SHORT:
+                        break
+                    first = starts[word]
+                    i = starts[word + 1] - 1 - first - size  # 0 where the lengths agree
+                    if i == 0:
+                        while i < size and arena[first + i] == text[start + i]:
+                            i += 1
+                        if i == size:
+                            break
+                at = (at + 1) & mask
+                word = np.int64(slots[at]) - 1
+            if word < 0 and insert:
+                if state[WORDS] >= limit or state[ARENA] + size + 1 > arena.size:
+                    status = GROW
+                    pos = start
+                    break
+                _append(keys, slots, starts, arena, counts, at, key, text, start, start + size, state)
+                word = np.int64(slots[at]) - 1
+            tokens += 1
+            if word < 0:
+                continue
+            if insert:
+                counts[word] += 1
+            is_open = 1
+            if write:
+                out[n_out] = word
+                n_out += 1
     state[OUT] = n_out
     state[TOKENS] = tokens
     state[LINES] = lines
