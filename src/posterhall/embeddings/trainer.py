@@ -82,8 +82,8 @@ class TrainingState:
     loss: float = 0.0
     terms: int = 0
     """Sums over this epoch so far."""
-    words: int = 0
-    """Corpus tokens (with sentence ends) read in all epochs so far."""
+    tokens: int = 0
+    """Corpus tokens, sentence ends included, trained in all epochs so far."""
     seconds: float = 0.0
     """Spent training, over all resumptions."""
     history: list[EpochRecord] = field(default_factory=list)
@@ -109,8 +109,13 @@ class Snapshot:
     loss: float
     """Mean of the epoch so far, in nats; nan before the first chunk."""
     rate: float
-    words: int
+    words: float
+    """Words of the corpus gone through, over all epochs."""
+    total_words: float
+    """`words` when all epochs are done."""
     words_per_second: float
+    seconds: float
+    """Spent training."""
 
 
 class Trainer:
@@ -184,21 +189,25 @@ class Trainer:
                 for _ in steps:
                     self.state.seconds = before + time.monotonic() - began
                     if observe is not None:
-                        observe(self._snapshot())
+                        observe(self.snapshot())
                     if time.monotonic() - began > seconds:
                         break
         finally:
             self.state.seconds = before + time.monotonic() - began
 
-    def _snapshot(self) -> Snapshot:
+    def snapshot(self) -> Snapshot:
+        """The state of training, for people."""
         state = self.state
+        words = state.tokens * self.corpus.words / self.corpus.tokens_total
         return Snapshot(
             progress=self.progress(),
             epoch=state.epoch,
             loss=state.loss / state.terms if state.terms else math.nan,
             rate=self.settings.rate(self.progress()),
-            words=state.words,
-            words_per_second=state.words / state.seconds if state.seconds else 0.0,
+            words=words,
+            total_words=float(self.corpus.words * self.settings.epochs),
+            words_per_second=words / state.seconds if state.seconds else 0.0,
+            seconds=state.seconds,
         )
 
     def _plan(self, epoch: int, chunk: int, plan: Plan) -> Plan:
@@ -216,7 +225,7 @@ class Trainer:
         """Add a trained chunk to the sums."""
         self.state.loss += loss
         self.state.terms += terms
-        self.state.words += int(self.corpus.chunks[chunk + 1] - self.corpus.chunks[chunk])
+        self.state.tokens += int(self.corpus.chunks[chunk + 1] - self.corpus.chunks[chunk])
 
     def _end_epoch(self) -> None:
         state = self.state

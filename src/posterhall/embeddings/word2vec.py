@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Callable, Collection
 from dataclasses import fields, replace
 from typing import Any, ClassVar, Self
@@ -11,14 +9,16 @@ from typing import Any, ClassVar, Self
 from posterhall.config import digest, to_dict
 from posterhall.data import corpus as corpora
 from posterhall.data.corpus import Encoded, Source
+from posterhall.data.sources import EncodingErrors
 from posterhall.data.vocabulary import Vocabulary
+from posterhall.devices import cores
 from posterhall.embeddings.plans import Planner, empty_matrix
 from posterhall.embeddings.settings import Model, Word2VecSettings
 from posterhall.embeddings.trainer import (
+    EpochRecord,
     Parameters,
     Snapshot,
     Trainer,
-    TrainingState,
     draw_inputs,
     load_checkpoint,
     save_checkpoint,
@@ -30,7 +30,7 @@ from posterhall.runs import Run
 CHECKPOINT = "state.npz"
 
 
-class _Word2Vec:
+class Word2Vec:
     """What skip-gram and CBOW share.
 
     Args:
@@ -55,8 +55,9 @@ class _Word2Vec:
                     f"It has: {', '.join(known)}"
                 )
         self.settings = replace(settings or Word2VecSettings(), model=self._model, **changes)
-        self._trainer: Trainer | None = None
         self._vocabulary: Vocabulary | None = None
+        self._parameters: Parameters | None = None
+        self._trainer: Trainer | None = None
 
     def __repr__(self) -> str:
         plain = Word2VecSettings(model=self._model)
@@ -69,26 +70,52 @@ class _Word2Vec:
         return self._fitted("vocabulary_")[0]
 
     @property
+    def parameters_(self) -> Parameters:
+        """Both matrices."""
+        return self._fitted("parameters_")[1]
+
+    @property
     def vectors_(self) -> WordVectors:
-        """The input vectors; they share memory with the estimator."""
-        vocabulary, trainer = self._fitted("vectors_")
-        matrix = trainer.parameters.inputs[:, : self.settings.dim]
-        return WordVectors([str(item) for item in vocabulary.items], matrix, vocabulary.counts)
+        """The input vectors, a copy."""
+        vocabulary, parameters = self._fitted("vectors_")
+        words = [str(item) for item in vocabulary.items]
+        return WordVectors(words, parameters.inputs[:, : self.settings.dim].copy(), vocabulary.counts)
+
+    def detach_vectors(self) -> WordVectors:
+        """`vectors_` at a lower peak of memory: the estimator is unfitted afterwards."""
+        self.parameters_.outputs = empty_matrix(0, self.settings.dim)
+        vectors = self.vectors_
+        self._vocabulary = self._parameters = None
+        return vectors
 
     @property
-    def history_(self) -> list[Any]:
+    def history_(self) -> list[EpochRecord]:
         """One record an epoch: mean loss and number of terms."""
-        return self._fitted("history_")[1].state.history
+        return self._trained("history_").state.history
 
     @property
-    def state_(self) -> TrainingState:
-        """How far training is, words read and seconds spent."""
-        return self._fitted("state_")[1].state
+    def summary_(self) -> Snapshot:
+        """Words gone through and speed."""
+        return self._trained("summary_").snapshot()
 
-    def _fitted(self, name: str) -> tuple[Vocabulary, Trainer]:
-        if self._vocabulary is None or self._trainer is None:
+    @classmethod
+    def from_parameters(
+        cls, settings: Word2VecSettings, vocabulary: Vocabulary, parameters: Parameters
+    ) -> Word2Vec:
+        """A fitted estimator from its parts, ready to `grow`."""
+        model = (SkipGram if settings.model == "skipgram" else CBOW)(settings)
+        model._vocabulary, model._parameters = vocabulary, parameters
+        return model
+
+    def _fitted(self, name: str) -> tuple[Vocabulary, Parameters]:
+        if self._vocabulary is None or self._parameters is None:
             raise UsageError(f"{type(self).__name__} has no {name} before fit(corpus)")
-        return self._vocabulary, self._trainer
+        return self._vocabulary, self._parameters
+
+    def _trained(self, name: str) -> Trainer:
+        if self._trainer is None:
+            raise UsageError(f"{type(self).__name__} has no {name} before fit(corpus)")
+        return self._trainer
 
     def fit(
         self,
@@ -98,7 +125,7 @@ class _Word2Vec:
         deterministic: bool = False,
         keep: Collection[Any] = (),
         drop: Collection[Any] = (),
-        encoding_errors: corpora.EncodingErrors = "strict",
+        encoding_errors: EncodingErrors = "strict",
         run: Run | None = None,
         checkpoint_seconds: float = 60.0,
         observe: Callable[[Snapshot], None] | None = None,
@@ -155,15 +182,7 @@ class _Word2Vec:
         observe: Callable[[Snapshot], None] | None = None,
     ) -> Self:
         """`fit` on a corpus that is already counted and encoded, so that several models can share it."""
-        planner = Planner(self.settings, vocabulary.counts)
-        parameters, state = None, None
-        if run is not None and run.checkpoint(CHECKPOINT).exists():
-            parameters, state = load_checkpoint(
-                run.checkpoint(CHECKPOINT), _identity(self.settings, vocabulary, encoded)
-            )
-        self._vocabulary = vocabulary
-        self._trainer = Trainer(self.settings, planner, encoded, parameters=parameters, state=state)
-        self._train(threads, deterministic, run, checkpoint_seconds, observe)
+        self._train(vocabulary, encoded, None, threads, deterministic, run, checkpoint_seconds, observe)
         return self
 
     def grow(
@@ -174,7 +193,9 @@ class _Word2Vec:
         alpha: float | None = None,
         threads: int = 1,
         deterministic: bool = False,
-        encoding_errors: corpora.EncodingErrors = "strict",
+        encoding_errors: EncodingErrors = "strict",
+        run: Run | None = None,
+        checkpoint_seconds: float = 60.0,
         observe: Callable[[Snapshot], None] | None = None,
     ) -> Self:
         """Train on new text, adding its words to the vocabulary; known words keep their vectors and ids.
@@ -190,7 +211,7 @@ class _Word2Vec:
         Raises:
             UsageError: for hierarchical losses, whose tree of inner nodes a new vocabulary would redraw.
         """
-        vocabulary, trainer = self._fitted("vectors to grow")
+        vocabulary, old = self._fitted("vectors to grow")
         if self.settings.needs_tree:
             raise UsageError(
                 f"loss '{self.settings.loss}' cannot grow: new words redraw the Huffman tree, and its node "
@@ -206,37 +227,44 @@ class _Word2Vec:
         new = corpora.count(corpus, min_count=1, threads=threads)
         grown = vocabulary.extend(new, min_count=settings.min_count)
         encoded = corpora.encode(corpus, grown, chunk_words=settings.chunk_words, threads=threads)
-        planner = Planner(settings, grown.counts)
-        old = trainer.parameters
-        parameters = Parameters(
-            empty_matrix(len(grown), settings.dim), empty_matrix(planner.output_rows, settings.dim)
-        )
+        # Losses that can grow have one output row a word.
+        parameters = Parameters(*(empty_matrix(len(grown), settings.dim) for _ in range(2)))
         parameters.inputs[: len(vocabulary)] = old.inputs
         parameters.outputs[: len(vocabulary)] = old.outputs
         draw_inputs(parameters.inputs, settings, first=len(vocabulary))
-        self.settings, self._vocabulary = settings, grown
-        self._trainer = Trainer(settings, planner, encoded, parameters=parameters)
-        self._train(threads, deterministic, None, math.inf, observe)
+        self.settings = settings
+        self._train(grown, encoded, parameters, threads, deterministic, run, checkpoint_seconds, observe)
         return self
 
     def _train(
         self,
+        vocabulary: Vocabulary,
+        encoded: Encoded,
+        parameters: Parameters | None,
         threads: int,
         deterministic: bool,
         run: Run | None,
         checkpoint_seconds: float,
         observe: Callable[[Snapshot], None] | None,
     ) -> None:
-        vocabulary, trainer = self._fitted("trainer")
         if threads < 1:
-            raise UsageError(
-                f"threads is {threads}; give at least 1 (this machine has {os.cpu_count()} cores)"
-            )
+            raise UsageError(f"threads is {threads}; give at least 1 (this machine has {cores()} cores)")
+        planner = Planner(self.settings, vocabulary.counts)
+        identity = _identity(self.settings, vocabulary, encoded) if run is not None else ""
+        state = None
+        if run is not None and run.checkpoint(CHECKPOINT).exists():
+            parameters, state = load_checkpoint(run.checkpoint(CHECKPOINT), identity)
+        trainer = Trainer(self.settings, planner, encoded, parameters=parameters, state=state)
+        self._vocabulary, self._trainer, self._parameters = vocabulary, trainer, trainer.parameters
         if run is None:
             trainer.train(threads=threads, deterministic=deterministic, observe=observe)
             return
-        identity = _identity(self.settings, vocabulary, trainer.corpus)
         logged = len(trainer.state.history)
+        run.rewind(epoch=logged)
+
+        def keep() -> None:
+            save_checkpoint(run.checkpoint(CHECKPOINT), trainer.parameters, trainer.state, identity)
+
         while not trainer.done:
             try:
                 trainer.train(
@@ -246,19 +274,19 @@ class _Word2Vec:
                     observe=observe,
                 )
             except KeyboardInterrupt:
-                save_checkpoint(run.checkpoint(CHECKPOINT), trainer.parameters, trainer.state, identity)
+                keep()
                 raise Interrupted(
                     f"stopped at {100 * trainer.progress():.1f} %; the same command with --resume goes on "
                     "from there"
                 ) from None
             if not trainer.done:
-                save_checkpoint(run.checkpoint(CHECKPOINT), trainer.parameters, trainer.state, identity)
+                keep()
             for record in trainer.state.history[logged:]:
                 run.log(epoch=record.epoch, loss=record.loss, terms=record.terms)
             logged = len(trainer.state.history)
 
 
-class SkipGram(_Word2Vec):
+class SkipGram(Word2Vec):
     """Continuous skip-gram: each context word predicts the centre word.
 
     `SkipGram(dim=300, negative=5, subsample=1e-5).fit("corpus.txt", threads=8).vectors_`
@@ -267,7 +295,7 @@ class SkipGram(_Word2Vec):
     _model = "skipgram"
 
 
-class CBOW(_Word2Vec):
+class CBOW(Word2Vec):
     """Continuous bag of words: the mean of the context predicts the centre word."""
 
     _model = "cbow"

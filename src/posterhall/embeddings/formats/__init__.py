@@ -55,7 +55,6 @@ _FOREIGN: tuple[tuple[bytes, str], ...] = (
     (b"\xba\x16\x4f\x2f", "a fastText model; use the .vec file beside it"),
     (b"\x89HDF", "an HDF5 file; export word2vec text or binary from what wrote it"),
     (b"PAR1", "a Parquet file; word vectors are read from word2vec, GloVe or safetensors files"),
-    (b"usearch", "a usearch index, which keeps no exact vectors; query it with posterhall.embeddings.ann"),
 )
 # Protocol 0 and 1 pickles are text: a global, a dictionary, a list or a mark first.
 _OLD_PICKLE = re.compile(
@@ -175,6 +174,10 @@ def detect(path: str | os.PathLike[str]) -> Format:
         head = file.read(64)
     if not head:
         raise DataError(f"{path} is empty; give a file with at least one vector")
+    if path.suffix == ".usearch":
+        raise DataError(
+            f"{path} is an index for queries only; convert or evaluate the vectors it was made from"
+        )
     _refuse_foreign(path, head)
     if _looks_safetensors(head):
         return "safetensors"
@@ -251,14 +254,8 @@ def save(
     """
     path = Path(path)
     compressed = path.suffix == ".gz"
-    plain = path.with_suffix("") if compressed else path
     if format is None:
-        if plain.suffix not in _EXTENSIONS:
-            raise DataError(
-                f"the ending of {path.name} names no format; use {', '.join(_EXTENSIONS)} (with .gz or "
-                f"without) or name one of {', '.join(FORMATS)} (--to)"
-            )
-        format = _EXTENSIONS[plain.suffix]
+        format = format_of(path)
     if format == "safetensors":
         from posterhall.embeddings.formats._tensors import write_tensors
 
@@ -277,6 +274,21 @@ def save(
                 writer(squeezed)  # type: ignore[arg-type]
         else:
             writer(file)
+
+
+def format_of(path: Path) -> Format:
+    """The format that a file's ending names.
+
+    Raises:
+        DataError: if it names none.
+    """
+    plain = path.with_suffix("") if path.suffix == ".gz" else path
+    if plain.suffix not in _EXTENSIONS:
+        raise DataError(
+            f"the ending of {path.name} names no format; use {', '.join(_EXTENSIONS)} (with .gz or "
+            f"without) or name one of {', '.join(FORMATS)} (--to)"
+        )
+    return _EXTENSIONS[plain.suffix]
 
 
 def _writer(
