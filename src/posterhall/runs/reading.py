@@ -60,17 +60,16 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The metric lines of the run in `path`; a last line torn by a kill is left out.
 
     Raises:
-        DataError: for a line elsewhere that is not JSON, naming it.
+        DataError: for a whole line that is not JSON, naming it.
     """
     file = path / METRICS
-    lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
     metrics = []
-    for number, line in enumerate(lines, 1):
+    # A line is written at once with its end, so what has no end is torn.
+    for number, line in enumerate(file.read_bytes().split(b"\n")[:-1] if file.exists() else (), 1):
         try:
             metrics.append(json.loads(line))
         except ValueError as error:
-            if number < len(lines):
-                raise DataError(f"{file}:{number}: not a JSON object: {error}") from None
+            raise DataError(f"{file}:{number}: not a JSON object: {error}") from None
     return metrics
 
 

@@ -91,30 +91,32 @@ class Run:
                 process works in it, or the directory holds other things. Nothing there is changed then.
         """
         path = Path(path)
-        fresh = {
-            "schema_version": SCHEMA_VERSION,
-            "kind": kind,
-            "status": "running",
-            "argv": provenance.redacted(sys.argv),
-            "config": json.loads(settings.canonical(config)),
-            "config_digest": settings.digest(config),
-            **provenance.git_state(),
-            "packages": provenance.versions(),
-            "machine": devices.describe(),
-            "seeds": [int(seed) for seed in seeds],
-            "inputs": [fingerprint(Path(each)) for each in inputs],
-            "start": provenance.now(),
-            "end": None,
-            "wall_seconds": 0.0,
-            "peak_bytes": 0,
-            "resumes": 0,
-        }
         try:
-            if path.is_dir() and not is_run(path) and not _is_empty(path):
+            if is_run(path):
+                _check_wanted(path, resume=resume)
+            elif path.is_dir() and not _is_empty(path):
                 raise DataError(
                     f"{path} is not empty and not a run (it has no {MANIFEST}); "
                     "choose another directory with -o"
                 )
+            fresh = {
+                "schema_version": SCHEMA_VERSION,
+                "kind": kind,
+                "status": "running",
+                "argv": provenance.redacted(sys.argv),
+                "config": json.loads(settings.canonical(config)),
+                "config_digest": settings.digest(config),
+                **provenance.git_state(),
+                "packages": provenance.versions(),
+                "machine": devices.describe(),
+                "seeds": [int(seed) for seed in seeds],
+                "inputs": [fingerprint(Path(each)) for each in inputs],
+                "start": provenance.now(),
+                "end": None,
+                "wall_seconds": 0.0,
+                "peak_bytes": 0,
+                "resumes": 0,
+            }
             path.mkdir(parents=True, exist_ok=True)
             lock = _acquire(path)
         except OSError as error:
@@ -145,8 +147,12 @@ class Run:
         """
         line = {"elapsed": round(self.elapsed(), 3), **metrics}
         data = (json.dumps(settings.finite(settings.plain(line)), ensure_ascii=False) + "\n").encode()
-        while data:
-            data = data[os.write(self._log, data) :]
+        try:
+            while data:
+                data = data[os.write(self._log, data) :]
+        except OSError:  # the disk is full: leave no half line for the next one to run into
+            _drop_torn_line(self.path / METRICS)
+            raise
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines logged so far, those of earlier starts included."""
@@ -238,14 +244,22 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _continued(path: Path, fresh: dict[str, Any], *, resume: bool) -> dict[str, Any]:
-    """The manifest with which to go on with the run in `path`, or DataError if that cannot be."""
+def _check_wanted(path: Path, *, resume: bool) -> dict[str, Any]:
+    """The manifest of the run that is there; DataError unless it is meant to go on."""
     old = read_manifest(path)
     if not resume:
         raise DataError(
             f"{path} holds a run already ({old['kind']}, {old['status']}, started {old['start']}); "
             "go on with it by --resume, or choose another directory with -o"
         )
+    return old
+
+
+def _continued(path: Path, fresh: dict[str, Any], *, resume: bool) -> dict[str, Any]:
+    """The manifest with which to go on with the run in `path`, or DataError if that cannot be."""
+    old = _check_wanted(path, resume=resume)
+    if old["status"] == "running":  # the lock is ours, so whoever said this is gone
+        old["status"] = "killed"
     if differences := _differences(old, fresh):
         raise DataError(
             f"cannot resume {path}, which was started with: {'; '.join(differences)}. "
