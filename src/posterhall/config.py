@@ -141,8 +141,13 @@ def dump(cfg: Mapping[str, Any] | DataclassInstance) -> str:
     """Settings as YAML, such that `resolve(type(cfg), file=...)` gives an equal object."""
     import yaml
 
-    text: str = yaml.safe_dump(plain(cfg), sort_keys=False, allow_unicode=True, default_flow_style=False)
-    return text
+    def written(**options: bool) -> str:
+        text: str = yaml.safe_dump(plain(cfg), sort_keys=False, default_flow_style=False, **options)
+        return text
+
+    text = written(allow_unicode=True)
+    # PyYAML leaves these line ends of Unicode as they are, and would read them as spaces.
+    return written(allow_unicode=False) if re.search("[\x85\u2028\u2029]", text) else text
 
 
 def digest(cfg: Mapping[str, Any] | DataclassInstance) -> str:
