@@ -117,6 +117,11 @@ class Kind(ABC):
                 )
 
     @property
+    def name(self) -> str:
+        """The metric as words."""
+        return self.metric.replace("_", " ")
+
+    @property
     @abstractmethod
     def names(self) -> tuple[str, ...]:
         """The arms that are compared."""
@@ -166,8 +171,8 @@ class Kind(ABC):
     def show(self, value: float) -> str:
         """An effect as text."""
         if self.relative:
-            return f"{100 * value:+.3g} %"
-        return f"{value:+.3g}" if self.signed else f"{value:.3g}"
+            return f"{short(100 * value, signed=True)} %"
+        return short(value, signed=self.signed)
 
 
 def _margin(margin: Margin) -> tuple[float, bool]:
@@ -254,13 +259,13 @@ class Paired(Kind):
         a, b = self.arms
         if value < 0:
             worse = "below" if self.direction == "higher" else "above"
-            return f"{self.metric} of {a} is not {worse} {b} by more than {_by(self.margin).lstrip('-')}"
+            return f"{self.name} of {a} is not {worse} {b} by more than {_by(self.margin).lstrip('-')}"
         more = f" by more than {_by(self.margin)}" if value else ""
-        return f"{self.metric} of {a} is {self.direction} than of {b}{more}"
+        return f"{self.name} of {a} is {self.direction} than of {b}{more}"
 
     def effect(self) -> str:
         a, b = self.arms
-        return f"{self.metric}: {a} ÷ {b} − 1" if self.relative else f"{self.metric}: {a} − {b}"
+        return f"{self.name}: {a} ÷ {b} − 1" if self.relative else f"{self.name}: {a} − {b}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,13 +315,13 @@ class Ratio(Kind):
 
     def promise(self) -> str:
         factor = _range(self.at_least, self.at_most)
-        return f"{self.metric} of {self.arms[0]} is {factor} times that of {self.arms[1]}"
+        return f"{self.name} of {self.arms[0]} is {factor} times that of {self.arms[1]}"
 
     def effect(self) -> str:
-        return f"{self.metric}: {self.arms[0]} ÷ {self.arms[1]}"
+        return f"{self.name}: {self.arms[0]} ÷ {self.arms[1]}"
 
     def show(self, value: float) -> str:
-        return f"{value:.3g}×"
+        return f"{short(value)}×"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -366,10 +371,10 @@ class Ordering(Kind):
     def promise(self) -> str:
         sign = " > " if self.direction == "higher" else " < "
         more = f", each by more than {self.margin:g}" if self.margin else ""
-        return f"{self.metric}: {sign.join(self.arms)}{more}"
+        return f"{self.name}: {sign.join(self.arms)}{more}"
 
     def effect(self) -> str:
-        return f"{self.metric}: smallest step in {' › '.join(self.arms)}"
+        return f"{self.name}: smallest step in {' › '.join(self.arms)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,10 +407,10 @@ class Fit(Kind):
         return replace(self, arm=_single(arms, "Fit"))
 
     def promise(self) -> str:
-        return f"{self.metric} of {self.arm} lies between {self.low:g} and {self.high:g}"
+        return f"{self.name} of {self.arm} lies between {self.low:g} and {self.high:g}"
 
     def effect(self) -> str:
-        return f"{self.metric}: {self.arm}"
+        return f"{self.name}: {self.arm}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -444,10 +449,10 @@ class Threshold(Kind):
         return replace(self, arm=_single(arms, "Threshold"))
 
     def promise(self) -> str:
-        return f"{self.metric} of {self.arm} is {_range(self.at_least, self.at_most)}"
+        return f"{self.name} of {self.arm} is {_range(self.at_least, self.at_most)}"
 
     def effect(self) -> str:
-        return f"{self.metric}: {self.arm}"
+        return f"{self.name}: {self.arm}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -489,11 +494,11 @@ class Equivalent(Kind):
         return replace(self, arms=_pair(arms, "Equivalent"))
 
     def promise(self) -> str:
-        return f"{self.metric} of {self.arms[0]} is within {_by(self.margin)} of that of {self.arms[1]}"
+        return f"{self.name} of {self.arms[0]} is within {_by(self.margin)} of that of {self.arms[1]}"
 
     def effect(self) -> str:
         a, b = self.arms
-        return f"{self.metric}: {a} ÷ {b} − 1" if self.relative else f"{self.metric}: {a} − {b}"
+        return f"{self.name}: {a} ÷ {b} − 1" if self.relative else f"{self.name}: {a} − {b}"
 
 
 def _single(arms: Sequence[str], kind: str) -> str:
@@ -517,6 +522,14 @@ def _range(at_least: float | None, at_most: float | None) -> str:
     if at_least is None:
         return f"at most {at_most:g}"
     return f"at least {at_least:g}" if at_most is None else f"between {at_least:g} and {at_most:g}"
+
+
+def short(value: float, *, signed: bool = False) -> str:
+    """A number in three figures, without an exponent where it can be read without: 0.946, +12,300."""
+    sign = "+" if signed else ""
+    if 999.5 <= abs(value) < 1e7:
+        return f"{value:{sign},.0f}"
+    return f"{value:{sign}.3g}"
 
 
 def outside(margin: float) -> tuple[Region, ...]:

@@ -45,7 +45,7 @@ class Control:
     verdict: Word
     effect: float | None
     interval: tuple[float, float] | None
-    shown: str
+    shown: tuple[str, str]
     reason: str
     test: Mapping[str, Any]
 
@@ -54,7 +54,7 @@ class Control:
 class Outcome:
     """One claim at one scale.
 
-    The fields are those of `claims run --json`. `interval` is at 95 %; `shown` is the effect with it as
+    The fields are those of `claims run --json`. `interval` is at 95 %; `shown` are the effect and it as
     text; `command` runs this claim alone in the same way; `test` holds the kind with its claimed and
     refuting regions; `figure` is a stored `posterhall.claims.Figure` or the reason why there is none.
     """
@@ -74,7 +74,7 @@ class Outcome:
     paper_title: str
     headline: bool
     reason: str
-    shown: str
+    shown: tuple[str, str]
     units: int
     unit: str
     method: str
@@ -113,6 +113,8 @@ class Outcome:
                 if part["interval"] is not None:
                     low, high = part["interval"]
                     part["interval"] = (-math.inf if low is None else low, math.inf if high is None else high)
+                effect, interval = part["shown"]
+                part["shown"] = (str(effect), str(interval))
             fields["negative_control"] = Control(**control)
             fields["holm"] = None if fields["holm"] is None else Holm(**fields["holm"])
             return cls(**fields)
@@ -165,10 +167,11 @@ class Results:
         return table(self.claims)
 
 
-def _shown(kind: kinds.Kind, interval: stats.Interval | None) -> str:
+def _shown(kind: kinds.Kind, interval: stats.Interval | None) -> tuple[str, str]:
+    """The effect and its interval as text."""
     if interval is None:
-        return "—"
-    return f"{kind.show(interval.estimate)} [{kind.show(interval.low)}, {kind.show(interval.high)}]"
+        return "—", ""
+    return kind.show(interval.estimate), f"[{kind.show(interval.low)}, {kind.show(interval.high)}]"
 
 
 def _ends(interval: stats.Interval | None) -> tuple[float, float] | None:
@@ -289,7 +292,9 @@ def table(outcomes: Sequence[Outcome]) -> str:
     for o in outcomes:
         n = f"{o.units} {'seeds' if o.unit == 'seed' else 'clusters'}" if o.units else "—"
         weak = "" if o.holm is None or o.holm.survives or o.verdict == "inconclusive" else " *"
-        lines.append((o.verdict + weak, o.id, o.scale, o.shown, n, o.negative_control.verdict))
+        lines.append(
+            (o.verdict + weak, o.id, o.scale, " ".join(o.shown).strip(), n, o.negative_control.verdict)
+        )
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
     if any(" *" in line[0] for line in lines[1:]):
