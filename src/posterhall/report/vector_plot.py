@@ -84,7 +84,9 @@ def _points_and_lines(axes: Axes, plane: Plane) -> None:
             arrowprops={"arrowstyle": "-|>", "color": _LINE, "lw": 0.9, "shrinkA": 3, "shrinkB": 4},
         )
     for chosen, colour in ((~seconds, _FIRST), (seconds, _SECOND)):
-        axes.scatter(plane.points[chosen, 0], plane.points[chosen, 1], s=18, color=colour, linewidths=0, zorder=3)
+        axes.scatter(
+            plane.points[chosen, 0], plane.points[chosen, 1], s=18, color=colour, linewidths=0, zorder=3
+        )
 
 
 def _label(figure: Figure, axes: Axes, plane: Plane) -> None:

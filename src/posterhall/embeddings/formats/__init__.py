@@ -95,12 +95,7 @@ def load(
     path = Path(path)
     if limit is not None and limit < 1:
         raise DataError(f"limit is {limit}; read at least 1 word")
-    if format is not None and format not in FORMATS:
-        raise DataError(
-            f"format '{format}' is not known; choose one of {', '.join(FORMATS)}."
-            + did_you_mean(format, FORMATS)
-        )
-    format = format or detect(path)
+    format = detect(path) if format is None else format_of(path, format)
     if mmap and format != "safetensors":
         raise DataError(
             f"{path} is {format}, whose rows lie at uneven places and cannot be memory-mapped; convert it "
@@ -254,8 +249,7 @@ def save(
     """
     path = Path(path)
     compressed = path.suffix == ".gz"
-    if format is None:
-        format = format_of(path)
+    format = format_of(path, format)
     if format == "safetensors":
         from posterhall.embeddings.formats._tensors import write_tensors
 
@@ -276,19 +270,27 @@ def save(
             writer(file)
 
 
-def format_of(path: Path) -> Format:
-    """The format that a file's ending names.
+def format_of(path: str | os.PathLike[str], format: str | None = None) -> Format:
+    """The format to write: the one named, or by the file's ending.
 
     Raises:
-        DataError: if it names none.
+        DataError: if there is no such format, or the ending names none.
     """
-    plain = path.with_suffix("") if path.suffix == ".gz" else path
-    if plain.suffix not in _EXTENSIONS:
+    if format is not None:
+        if format not in FORMATS:
+            raise DataError(
+                f"format '{format}' is not known; choose one of {', '.join(FORMATS)}."
+                + did_you_mean(format, FORMATS)
+            )
+        return format
+    path = Path(path)
+    ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    if ending not in _EXTENSIONS:
         raise DataError(
-            f"the ending of {path.name} names no format; use {', '.join(_EXTENSIONS)} (with .gz or "
-            f"without) or name one of {', '.join(FORMATS)} (--to)"
+            f"the ending of {path.name} names no format; use {', '.join(_EXTENSIONS)} (with .gz or without) "
+            f"or name one of {', '.join(FORMATS)} (--to)"
         )
-    return _EXTENSIONS[plain.suffix]
+    return _EXTENSIONS[ending]
 
 
 def _writer(
@@ -298,11 +300,6 @@ def _writer(
         from posterhall.embeddings.formats._binary import write_binary
 
         return lambda file: write_binary(file, words, matrix, newline=newline)
-    if format not in FORMATS:
-        raise DataError(
-            f"format '{format}' is not known; choose one of {', '.join(FORMATS)}."
-            + did_you_mean(format, FORMATS)
-        )
     if numbers not in get_args(Numbers):
         raise DataError(f"numbers '{numbers}' is not known; choose one of {', '.join(get_args(Numbers))}")
     from posterhall.embeddings.formats._text import write_text
