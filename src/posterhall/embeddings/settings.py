@@ -53,6 +53,9 @@ class Word2VecSettings:
     """Initial learning rate; None means 0.025 for skipgram and 0.05 for cbow."""
     min_alpha_ratio: float = 1e-4
     """The rate falls linearly to this fraction of alpha."""
+    initial_range: float = 1.0
+    """Input vectors start uniform in ±initial_range / dim. word2vec.c has 0.5, gensim 1, which does a
+    little better on small corpora (docs/log.md)."""
     cbow_mean: bool = True
     """CBOW: mean (else sum) of the context vectors."""
     cbow_divide_error: bool = False
@@ -82,6 +85,8 @@ class Word2VecSettings:
             raise DataError(
                 f"subsample is {self.subsample}; it is a frequency, at least 0 and below 1 (0 = off)"
             )
+        if not 0 < self.initial_range < float("inf"):
+            raise DataError(f"initial_range is {self.initial_range}; it must be above 0")
         if self.alpha is not None and not 0 < self.alpha < float("inf"):
             raise DataError(f"alpha is {self.alpha}; a learning rate is above 0")
         if not 0 <= self.min_alpha_ratio <= 1:

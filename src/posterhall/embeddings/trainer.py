@@ -17,6 +17,7 @@ import json
 import math
 import threading
 import time
+import zipfile
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -46,7 +47,7 @@ class Parameters:
 
     @classmethod
     def initial(cls, settings: Word2VecSettings, words: int, output_rows: int) -> Parameters:
-        """Inputs uniform in (-0.5, 0.5) / dim, outputs zero, as in word2vec.c."""
+        """Inputs uniform in ±initial_range / dim, outputs zero."""
         parameters = cls(empty_matrix(words, settings.dim), empty_matrix(output_rows, settings.dim))
         draw_inputs(parameters.inputs, settings, first=0)
         return parameters
@@ -57,7 +58,8 @@ def draw_inputs(inputs: Matrix, settings: Word2VecSettings, *, first: int) -> No
     rng = generator(settings.seed, "initial vectors", first)
     for low in range(first, len(inputs), 4096):
         block = inputs[low : low + 4096, : settings.dim]
-        block[...] = (rng.random(block.shape, np.float32) - np.float32(0.5)) / np.float32(settings.dim)
+        scale = np.float32(2 * settings.initial_range / settings.dim)
+        block[...] = (rng.random(block.shape, np.float32) - np.float32(0.5)) * scale
 
 
 @dataclass
@@ -355,7 +357,7 @@ def load_checkpoint(path: Path, identity: str | None = None) -> tuple[Parameters
                 )
             state = TrainingState.from_json(str(stored["state"]))
             return Parameters(stored["inputs"], stored["outputs"]), state
-    except (OSError, KeyError, ValueError, EOFError) as error:
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: not a readable checkpoint ({error}); start anew elsewhere") from error
