@@ -246,7 +246,7 @@ class Paired(Kind):
 
     def default_refutation(self) -> tuple[Region, ...]:
         value = min(0.0, _margin(self.margin)[0])
-        return (Region(high=value) if self.direction == "higher" else Region(low=-value),)
+        return (Region(high=value) if self.direction == "higher" else Region(low=0.0 - value),)
 
     def estimate(self, sample: Sample) -> stats.Estimate:
         return _contrast(sample, *self.arms, "relative" if self.relative else "plain")

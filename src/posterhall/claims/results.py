@@ -200,7 +200,7 @@ def conclude(
         except DataError as wrong:
             error = str(wrong)
     if found is None or control is None:
-        found = control = Verdict("inconclusive", None, None, None, None, (), f"failed: {error}")
+        found = control = Verdict("inconclusive", None, None, None, None, (), str(error))
     else:
         figure = _draw(claim, rows)
     failed = error is not None

@@ -69,7 +69,7 @@ def _panel(panel: Panel, salt: str, caption: str) -> Drawing:
         "svg.fonttype": "none",
         "svg.hashsalt": salt,
         "font.family": "DejaVu Sans",  # wider than most, so that what fits in it fits in the page's own
-        "font.size": 11,
+        "font.size": 12,
         "axes.linewidth": 0.8,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -80,8 +80,8 @@ def _panel(panel: Panel, salt: str, caption: str) -> Drawing:
         "ytick.color": _RULE,
         "xtick.labelcolor": _INK,
         "ytick.labelcolor": _INK,
-        "xtick.labelsize": 10,
-        "ytick.labelsize": 10,
+        "xtick.labelsize": 11,
+        "ytick.labelsize": 11,
         "lines.linewidth": 1.8,
         "lines.markersize": 5.5,
         "text.parse_math": False,
@@ -96,7 +96,10 @@ def _panel(panel: Panel, salt: str, caption: str) -> Drawing:
         keys = _categorical(axes, panel, categories) if categories else _numeric(axes, panel)
         keys += _references(axes, panel)
         _axis(axes.xaxis, panel.x, axes.set_xlim, _across(panel))
-        _axis(axes.yaxis, Axis(panel.y.label) if categories else panel.y, axes.set_ylim, ())
+        if categories:
+            axes.set_ylabel(panel.y.label)
+        else:
+            _axis(axes.yaxis, panel.y, axes.set_ylim, ())
         buffer = io.StringIO()
         back_end: Any = FigureCanvasSVG(canvas)
         back_end.print_svg(buffer, metadata={"Date": None, "Creator": None})
@@ -205,7 +208,7 @@ def _references(axes: Any, panel: Panel) -> list[Key]:
 
 
 def _axis(side: Any, axis: Axis, limit: Any, measured: Sequence[float]) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
     side.set_label_text(textwrap.fill(axis.label, 44))
     name = side.axis_name
@@ -218,15 +221,13 @@ def _axis(side: Any, axis: Axis, limit: Any, measured: Sequence[float]) -> None:
             side.set_minor_locator(NullLocator())
     if axis.low is not None or axis.high is not None:
         limit(axis.low, axis.high)
-    if axis.percent:
-        side.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:.4g} %"))
-    elif axis.log:
-        side.set_major_formatter(FuncFormatter(lambda v, _: _number(v)))
+    if not axis.log:
+        side.set_major_locator(MaxNLocator(6))
     if 1 < len(measured) <= 7 and _apart(measured, axis.log):
         side.set_major_locator(FixedLocator(list(measured)))
         side.set_minor_locator(NullLocator())
-        if not axis.percent:
-            side.set_major_formatter(FuncFormatter(lambda v, _: _number(v)))
+    text = (lambda v, _: f"{100 * v:.4g} %") if axis.percent else (lambda v, _: _number(v))
+    side.set_major_formatter(FuncFormatter(text))
 
 
 def _one_two_five(low: float, high: float) -> Any:
@@ -249,7 +250,7 @@ def _number(value: float) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if letter == 'k' else size):.4g}{letter}"
-    return f"{value:.4g}"
+    return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
 
 
 def _drawable(values: Sequence[float], axis: Axis) -> Any:

@@ -31,7 +31,6 @@ class Section:
     anchor: str
     outcome: Outcome
     strip: Strip
-    control_strip: Strip
     drawings: tuple[Drawing, ...]
     caption: str
     header: tuple[str, ...]
@@ -153,12 +152,10 @@ def _section(outcome: Outcome, place: Path, number: int) -> Section:
         figure = Figure.from_json(outcome.figure)
         drawings, caption = tuple(draw(figure, f"f{number}")), figure.caption
     header, rows = _rows(claims.stored_rows(place, outcome.id, outcome.scale))
-    control = outcome.negative_control
     return Section(
         anchor=f"{outcome.id}-{number}",
         outcome=outcome,
         strip=strip(outcome.test, outcome.effect, outcome.interval),
-        control_strip=strip(control.test, control.effect, control.interval),
         drawings=drawings,
         caption=caption,
         header=header,

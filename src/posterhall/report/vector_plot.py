@@ -32,7 +32,8 @@ _SETTINGS: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
-_RADII = (5.0, 9.0, 14.0, 20.0, 28.0)  # points between a label and what it names
+_RADII = (5.0, 9.0, 14.0, 20.0, 28.0, 38.0)  # points between a label and what it names
+_FAR = 12.0  # from here on a thin line leads from the label to its point
 _DIRECTIONS = 16
 
 
@@ -108,7 +109,8 @@ def _label(figure: Figure, axes: Axes, plane: Plane) -> None:
         )
         for i, word in enumerate(plane.words)
     ]
-    sizes = np.array([(box.width, box.height) for box in (text.get_window_extent() for text in texts)])
+    extents = [text.get_window_extent() for text in texts]
+    sizes = np.array([(box.width, box.height) for box in extents]) + 3 * scale
     frame = axes.get_window_extent()
     dots = np.concatenate([spots - 3 * scale, spots + 3 * scale], axis=1)
     lines = _samples(spots, plane.pairs)
@@ -130,11 +132,16 @@ def _label(figure: Figure, axes: Axes, plane: Plane) -> None:
             + 100 * _overlap(boxes, placed) / area
             + 100 * _overlap(boxes, np.delete(dots, i, axis=0)) / area
             + 2.0 * _inside(boxes, lines)
+            + 8.0 * _ambiguous(boxes, spots, i, 4 * scale)
             + 50 * outside
         )
         best = int(cost.argmin())
         placed = np.vstack([placed, boxes[best]])
         texts[i].set_position(tuple((centres[best] - spots[i]) / scale))
+        foot = np.clip(spots[i], boxes[best, :2], boxes[best, 2:])
+        if np.hypot(*(foot - spots[i])) > _FAR * scale:
+            ends = axes.transData.inverted().transform([spots[i], foot])
+            axes.plot(*ends.T, color=_INK, lw=0.4, alpha=0.6, zorder=2, scalex=False, scaley=False)
 
 
 def _candidates(spot: Boxes, size: Boxes, scale: float) -> tuple[Boxes, npt.NDArray[np.float64]]:
@@ -154,6 +161,14 @@ def _overlap(boxes: Boxes, others: Boxes) -> npt.NDArray[np.float64]:
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     return np.asarray(np.clip(high - low, 0, None).prod(axis=2).sum(axis=1))
+
+
+def _ambiguous(boxes: Boxes, spots: Boxes, own: int, slack: float) -> npt.NDArray[np.float64]:
+    """How many other points lie about as near to each box as its own point does, at most 3, (n,)."""
+    gaps = np.maximum(boxes[:, None, :2] - spots, spots - boxes[:, None, 2:])
+    distance = np.hypot(*np.clip(gaps, 0, None).transpose(2, 0, 1))  # (n, points)
+    nearer = distance < distance[:, [own]] + slack
+    return np.asarray(np.minimum(nearer.sum(axis=1) - 1, 3), np.float64)
 
 
 def _samples(spots: Boxes, pairs: npt.NDArray[np.int64]) -> Boxes:
