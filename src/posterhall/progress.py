@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import threading
@@ -102,59 +101,72 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._lock:
-            now = self._clock()
+            now, closing = self._clock(), error is None
             if self._bar is not None:
-                self._draw(now)
+                self._draw(now, closing=closing)
                 self._bar.stop()
                 self._bar = None
-            elif self._lines and error is None:
-                self._write_line(self._facts(now, closing=True))
+            elif self._lines and closing:
+                self._write_line(now, closing=True)
             self.quiet = True
 
     def _show(self, now: float) -> None:
         if self._terminal:
             self._draw(now)
         else:
-            self._write_line(self._facts(now))
+            self._write_line(now)
             self._lines += 1
             self._next_show = now + LINE_EVERY
 
-    def _facts(self, now: float, *, closing: bool = False) -> list[str]:
-        """What there is to tell, each a few words: share, amount, speed, fields, time."""
+    def _facts(self, now: float, closing: bool) -> tuple[list[str], list[str], list[str]]:
+        """What there is to tell, each a few words: share; amount, speed and fields; time left or taken."""
         since, before = (self._begun, self._first) if closing else self._recent[0]
         speed = (self.done - before) / (now - since) if now > since else 0.0
-        facts = [f"{100 * self.done / self.total:.0f} %"] if self.total else []
-        facts += [f"{quantity(self.done)} {self.unit}", f"{quantity(speed)} {self.unit}/s"]
+        share = [f"{100 * self.done / self.total:.0f} %"] if self.total else []
+        amount = [f"{quantity(self.done)} {self.unit}", f"{quantity(speed)} {self.unit}/s"]
         for name, value in self.fields.items():
-            facts.append(f"{name} {value if isinstance(value, str) else f'{value:.3g}'}")
+            amount.append(f"{name} {value if isinstance(value, str) else f'{value:.3g}'}")
         if closing:
-            facts.append(duration(now - self._begun))
-        elif self.total and speed > 0:
-            facts.append(f"{duration(max(0.0, self.total - self.done) / speed)} left")
-        return facts
+            return share, amount, [duration(now - self._begun)]
+        known = self.total is not None and speed > 0
+        left = max(0.0, (self.total or 0.0) - self.done)
+        return share, amount, [f"{duration(left / speed)} left"] if known else []
 
-    def _write_line(self, facts: list[str]) -> None:
-        print(f"{self.label}: {' · '.join(facts)}", file=self._stream, flush=True)
+    def _write_line(self, now: float, *, closing: bool = False) -> None:
+        share, amount, time_left = self._facts(now, closing)
+        try:
+            print(f"{self.label}: {' · '.join(share + amount + time_left)}", file=self._stream, flush=True)
+        except OSError:  # nobody listens any more, which is no reason to stop the work
+            self.quiet = True
 
-    def _draw(self, now: float) -> None:
+    def _draw(self, now: float, *, closing: bool = False) -> None:
         if self._bar is None:
             self._bar = self._new_bar()
-        self._bar.update(self._bar.task_ids[0], completed=self.done, facts=" · ".join(self._facts(now)))
-        self._bar.refresh()
+        share, amount, time_left = self._facts(now, closing)
+        # The time comes before what a narrow terminal cuts off.
+        facts = " · ".join(share + time_left + amount)
+        try:
+            self._bar.update(self._bar.task_ids[0], completed=self.done, facts=facts)
+            self._bar.refresh()
+        except OSError:
+            self.quiet = True
 
     def _new_bar(self) -> Bar:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
+        from rich.table import Column
 
-        # Drawn by update() alone: a refreshing thread would outlive a fork and wake an idle machine.
+        console = Console(file=self._stream)
+        # Drawn by update() alone: a refreshing thread would not survive a fork.
         bar = Bar(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[facts]}", markup=False),
-            console=Console(file=self._stream),
+            TextColumn("{task.description}", markup=False, table_column=Column(min_width=len(self.label))),
+            BarColumn(bar_width=24 if console.width >= 100 else 8),
+            TextColumn("{task.fields[facts]}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
+            console=console,
             auto_refresh=False,
             redirect_stdout=False,
+            expand=True,  # the facts get what is left of the line, and are cut at its end
         )
         bar.add_task(self.label, total=self.total, facts="")
         bar.start()
@@ -166,7 +178,7 @@ def quantity(amount: float) -> str:
     for scale, name in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if abs(amount) >= 0.9995 * scale:
             return _three(amount / scale) + name
-    return _three(amount)
+    return str(int(amount)) if float(amount).is_integer() else _three(amount)
 
 
 def size(count: float) -> str:
@@ -192,7 +204,5 @@ def duration(seconds: float) -> str:
 
 
 def _three(amount: float) -> str:
-    if not math.isfinite(amount) or (amount == int(amount) and abs(amount) < 1000):
-        return f"{amount:.0f}"
     digits = 2 if abs(amount) < 9.995 else 1 if abs(amount) < 99.95 else 0
     return f"{amount:.{digits}f}"
