@@ -112,7 +112,7 @@ def _label(figure: Figure, axes: Axes, plane: Plane) -> None:
     extents = [text.get_window_extent() for text in texts]
     sizes = np.array([(box.width, box.height) for box in extents]) + 3 * scale
     frame = axes.get_window_extent()
-    dots = np.concatenate([spots - 3 * scale, spots + 3 * scale], axis=1)
+    dot = 3 * scale * np.array([-1, -1, 1, 1])  # what a point adds to a box that may not touch it
     lines = _samples(spots, plane.pairs)
     placed = np.empty((0, 4))
     # The most crowded first: they have the fewest free places.
@@ -127,12 +127,15 @@ def _label(figure: Figure, axes: Axes, plane: Plane) -> None:
             | (boxes[:, 3] > frame.y1)
         )
         area = float(sizes[i].prod())
+        others = np.delete(spots, i, axis=0)
+        obstacles = np.concatenate([placed, np.tile(others, 2) + dot])
         cost = (
             costs
             + 100 * _overlap(boxes, placed) / area
-            + 100 * _overlap(boxes, np.delete(dots, i, axis=0)) / area
+            + 60 * _inside(boxes + dot, others)
             + 2.0 * _inside(boxes, lines)
             + 8.0 * _ambiguous(boxes, spots, i, 4 * scale)
+            + 30.0 * _crossed(boxes, spots[i], obstacles, _FAR * scale)
             + 50 * outside
         )
         best = int(cost.argmin())
@@ -141,6 +144,7 @@ def _label(figure: Figure, axes: Axes, plane: Plane) -> None:
         foot = np.clip(spots[i], boxes[best, :2], boxes[best, 2:])
         if np.hypot(*(foot - spots[i])) > _FAR * scale:
             ends = axes.transData.inverted().transform([spots[i], foot])
+            lines = np.concatenate([lines, np.linspace(spots[i], foot, 12)])
             axes.plot(*ends.T, color=_INK, lw=0.4, alpha=0.6, zorder=2, scalex=False, scaley=False)
 
 
@@ -169,6 +173,15 @@ def _ambiguous(boxes: Boxes, spots: Boxes, own: int, slack: float) -> npt.NDArra
     distance = np.hypot(*np.clip(gaps, 0, None).transpose(2, 0, 1))  # (n, points)
     nearer = distance < distance[:, [own]] + slack
     return np.asarray(np.minimum(nearer.sum(axis=1) - 1, 3), np.float64)
+
+
+def _crossed(boxes: Boxes, spot: Boxes, obstacles: Boxes, near: float) -> npt.NDArray[np.float64]:
+    """How many obstacles (boxes) a line from the spot to each box would touch, (n,); 0 for near boxes."""
+    way = np.clip(spot, boxes[:, :2], boxes[:, 2:]) - spot
+    points = spot + np.linspace(0.05, 1, 24)[:, None, None] * way  # (24, n, 2)
+    inside = (points[:, :, None] >= obstacles[:, :2]) & (points[:, :, None] <= obstacles[:, 2:])
+    touched = inside.all(axis=3).any(axis=0).sum(axis=1)
+    return np.asarray(touched * (np.hypot(*way.T) > near), np.float64)
 
 
 def _samples(spots: Boxes, pairs: npt.NDArray[np.int64]) -> Boxes:
