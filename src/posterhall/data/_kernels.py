@@ -136,6 +136,7 @@ def scan(
     bits: Any,
     insert: Any,
     out: Any,
+    spans: Any,
     state: Any,
 ) -> Any:
     """Split ``text[begin:end]`` at ASCII white space, look each word up, count it, write its id.
@@ -147,12 +148,16 @@ def scan(
     each sentence that kept a word; it must hold end - begin + 1 values. (A block cannot know whether it
     continues a sentence; whoever joins blocks drops a leading -1 that closes nothing.)
 
+    ``spans`` (empty, or as long as ``out``: (n, 2) int32) receives where each id's word begins and ends in
+    the text; unknown words are then written too, as -2.
+
     Stops early, with ``state[STATUS]`` GROW when the table or arena is full (call again from the
     returned position), NUL at a NUL byte, or LONG at a word of more than MAX_WORD_BYTES.
 
     Returns the position reached.
     """
     write = out.size > 0
+    locate = spans.size > 0
     mask = (1 << bits) - 1
     limit = min(counts.size, (slots.size * 5) >> 3)
     n_out = state[OUT]
@@ -172,6 +177,7 @@ def scan(
             b = text[pos]
             if b <= 32 and (b == 32 or (b >= 9 and b <= 13)):
                 if b == 10:
+                    batch_start[held] = pos
                     batch_size[held] = 0
                     held += 1
                 pos += 1
@@ -217,6 +223,8 @@ def scan(
                 lines += 1
                 if is_open and write:
                     out[n_out] = -1
+                    if locate:
+                        spans[n_out, 0] = spans[n_out, 1] = batch_start[j]
                     n_out += 1
                 is_open = 0
                 continue
@@ -248,12 +256,17 @@ def scan(
                 word = np.int64(slots[at]) - 1
             tokens += 1
             if word < 0:
-                continue
+                if not locate:
+                    continue
+                word = np.int64(-2)
             if insert:
                 counts[word] += 1
             is_open = 1
             if write:
                 out[n_out] = word
+                if locate:
+                    spans[n_out, 0] = start
+                    spans[n_out, 1] = start + size
                 n_out += 1
     state[OUT] = n_out
     state[TOKENS] = tokens

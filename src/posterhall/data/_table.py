@@ -42,6 +42,7 @@ class Scanned:
     tokens: int
     lines: int
     ids: NDArray[np.int32]
+    spans: NDArray[np.int32]
 
 
 class WordTable:
@@ -89,6 +90,7 @@ class WordTable:
         *,
         insert: bool,
         ids: bool = False,
+        spans: bool = False,
     ) -> Scanned:
         """Tokenise ``text[:end]``; ``text[end]`` must be white space.
 
@@ -97,6 +99,7 @@ class WordTable:
             end: bytes to scan.
             insert: let unknown words enter and count every word; else unknown words are skipped.
             ids: also return the id of each word, with -1 behind each sentence (see `_kernels.scan`).
+            spans: also return where each word lies, and -2 for an unknown word.
 
         Raises:
             Unreadable: at a NUL byte or a word of more than MAX_WORD_BYTES.
@@ -106,11 +109,12 @@ class WordTable:
         local[kernels.OUT] = local[kernels.TOKENS] = local[kernels.LINES] = 0
         local[kernels.OPEN] = 1
         out = np.empty(end + 1, np.int32) if ids else _EMPTY
+        where = np.empty((out.size if spans else 0, 2), np.int32)
         position = 0
         while True:
             position = kernels.scan(
                 text, position, end, self._keys, self._slots, self._starts, self._arena, self._counts,
-                self._bits, insert, out, local,
+                self._bits, insert, out, where, local,
             )  # fmt: skip
             status = int(local[kernels.STATUS])
             if status == kernels.GROW:
@@ -122,7 +126,7 @@ class WordTable:
         used = out[: int(local[kernels.OUT])]
         if used.size < out.size // 2:
             used = used.copy()
-        return Scanned(int(local[kernels.TOKENS]), int(local[kernels.LINES]), used)
+        return Scanned(int(local[kernels.TOKENS]), int(local[kernels.LINES]), used, where[: used.size])
 
     def merge(self, other: WordTable) -> NDArray[np.int32]:
         """Add the words and counts of ``other``; returns the id here of each of its words."""

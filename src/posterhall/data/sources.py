@@ -180,8 +180,10 @@ def line_blocks(lines: Iterable[str], *, size: int = BLOCK_BYTES) -> Iterator[Bl
             raise DataError(
                 f"sentence {number}: {error.reason} at character {error.start}; it is not text"
             ) from None
-        parts += (raw, b"\n")
-        held += len(raw) + 1
+        if not raw.endswith(b"\n"):  # lines of an open file bring theirs
+            raw += b"\n"
+        parts.append(raw)
+        held += len(raw)
         if held >= size:
             yield _joined(parts, held, offset, last=False)
             offset += held
