@@ -223,8 +223,8 @@ def _mark(data: Mapping[str, Any]) -> Mark:
 
 def _numbers(value: Any) -> Any:
     if isinstance(value, list):
-        return tuple(math.nan if x is None else _numbers(x) for x in value)
-    return value
+        return tuple(_numbers(x) for x in value)
+    return math.nan if value is None else value
 
 
 def _plain(value: Any) -> Any:

@@ -226,7 +226,7 @@ def _axis(side: Any, axis: Axis, limit: Any, measured: Sequence[float]) -> None:
     if 1 < len(measured) <= 7 and _apart(measured, axis.log):
         side.set_major_locator(FixedLocator(list(measured)))
         side.set_minor_locator(NullLocator())
-    text = (lambda v, _: f"{100 * v:.4g} %") if axis.percent else (lambda v, _: _number(v))
+    text = (lambda v, _: f"{_number(100 * v)} %") if axis.percent else (lambda v, _: _number(v))
     side.set_major_formatter(FuncFormatter(text))
 
 
@@ -275,7 +275,7 @@ def _themed(svg: str, salt: str, label: str) -> str:
     svg = re.sub(r'<svg [^>]*viewBox="0 0 \S+ (\S+)"[^>]*>', lambda m: f'{head}{m[1]}">', svg, count=1)
     # Names like axes_1 recur in every drawing and nothing refers to them; hashed ones carry the salt.
     svg = re.sub(r' id="[A-Za-z][0-9A-Za-z.]*_[0-9_]+"', "", svg)
-    svg = re.sub(r"font: ([0-9.]+)px [^;\"]+", r"font-size: \1px", svg)
+    svg = re.sub(r"font-family: [^;\"]+; ?", "", svg)
     svg = svg.replace("xlink:href", "href")
     for sentinel, variable in _VARIABLES.items():
         svg = svg.replace(sentinel, variable)
