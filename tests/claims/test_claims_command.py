@@ -23,6 +23,7 @@ def only_toys(monkeypatch, tmp_path):
     title = "On the tossing of coins"
     monkeypatch.setitem(PAPERS, "coins", Paper(title, "A. Bernoulli", "Basel 1713", "toy_claims"))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("posterhall.devices.cores", lambda: 1)  # one process costs less to start
 
 
 def test_list_is_aligned_and_complete(posterhall):

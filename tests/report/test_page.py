@@ -22,7 +22,7 @@ def runs(tmp_path_factory):
     """The toys that work, and one that fails, at two scales."""
     sys.path.insert(0, TOYS)
     folder = tmp_path_factory.mktemp("report")
-    options = {"modules": ["toy_claims"], "quiet": True, "workers": 2}
+    options = {"modules": ["toy_claims"], "quiet": True, "workers": 1}
     smoke = claims.run(
         ["coins", "dice", "raises"],
         out=folder / "smoke",
