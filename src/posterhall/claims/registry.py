@@ -1,4 +1,14 @@
-"""Which papers have claims, and where; modules are imported when somebody asks for their claims."""
+"""Which papers have claims, and where; modules are imported when somebody asks for their claims.
+
+A new paper is one entry in `PAPERS`, under the short name its claims give as ``paper=``:
+
+    "word2vec": Paper(
+        "Distributed Representations of Words and Phrases and their Compositionality",
+        "Mikolov, Sutskever, Chen, Corrado & Dean",
+        "NeurIPS 2013",
+        "posterhall.claims.word2vec",
+    ),
+"""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def _categories(panel: Panel) -> list[str]:
 def _row_height(panel: Panel) -> float:
     groups = sum(isinstance(mark, Strip | Bars) for mark in panel.marks)
     longest = max((len(_wrapped(c).splitlines()) for c in _categories(panel)), default=1)
-    return max(20.0 + 16.0 * groups, 14.0 * longest + 8)
+    return max(24.0 + 18.0 * groups, 15.0 * longest + 8)
 
 
 def _wrapped(text: str) -> str:
