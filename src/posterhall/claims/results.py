@@ -57,6 +57,7 @@ class Outcome:
     The fields are those of `claims run --json`. `interval` is at 95 %; `shown` are the effect and it as
     text; `command` runs this claim alone in the same way; `test` holds the kind with its claimed and
     refuting regions; `figure` is a stored `posterhall.claims.Figure` or the reason why there is none.
+    `wall_seconds` and `cpu_seconds` are sums over seeds, which may have run side by side.
     """
 
     id: str
