@@ -11,7 +11,18 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-_ROOMS = ("claims", "config", "data", "devices", "embeddings", "errors", "report", "runs", "seeds", "stats", "train")
+_ROOMS = (
+    "claims",
+    "config",
+    "data",
+    "devices",
+    "embeddings",
+    "errors",
+    "report",
+    "runs",
+    "seeds",
+    "stats",
+)
 
 __all__ = ["__version__", *_ROOMS]  # noqa: PLE0604
 
