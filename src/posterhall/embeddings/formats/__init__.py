@@ -54,12 +54,14 @@ _FOREIGN: tuple[tuple[bytes, str], ...] = (
     (b"\x93NUMPY", f"a numpy array without words (perhaps beside a gensim file); {_SAFE_WAY}"),
     (b"\xba\x16\x4f\x2f", "a fastText model; use the .vec file beside it"),
     (b"\x89HDF", "an HDF5 file; export word2vec text or binary from what wrote it"),
-    (b"PAR1", "a Parquet file; word vectors are read from word2vec, GloVe or safetensors files"),
+    (b"PAR1\x15", "a Parquet file; word vectors are read from word2vec, GloVe or safetensors files"),
 )
 # Protocol 0 and 1 pickles are text: a global, a dictionary, a list or a mark first.
 _OLD_PICKLE = re.compile(
-    rb"(ccopy_reg\n|ccopyreg\n|cnumpy|cgensim|c__builtin__\n|\(dp?\d|\(lp?\d|\(i|\}q|\]q)"
+    rb"c(copy_?reg|numpy|gensim|__builtin__|builtins)[\w.]*\n|\([dl]p\d+\n|\(i\w+\n|[}\]]q\x00"
 )
+# Bytes below the space that text does not hold, and floats nearly always do.
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 
 
 def load(
@@ -206,15 +208,18 @@ def _looks_safetensors(head: bytes) -> bool:
 
 
 def _looks_like_text(source: Source, header: bytes) -> bool:
-    """Whether a line of text, not a binary record, follows the header."""
-    line = first_line(source)
-    fields = line.split()
+    """Whether lines of text, not binary records, follow the header."""
+    first_line(source)  # fills the window
+    window = source.buffer[source.start : min(source.end, source.start + (1 << 20))].tobytes()
     dimensions = int(header.split()[1][:9])
-    if len(fields) > 1 and all(NUMBER.fullmatch(field) for field in fields[1 : dimensions + 1]):
+    rows = [line.split() for line in window.split(b"\n", 4)[:3] if line]
+    # A vector's bytes may happen to read as a number and a newline, but not three times.
+    if rows and all(
+        len(row) - 1 == dimensions and all(NUMBER.fullmatch(field) for field in row[1:]) for row in rows
+    ):
         return True
-    # Neither is sound: say what is wrong in the terms of what most of it looks like.
-    printable = sum(32 <= byte < 127 or byte in b"\t\r\n" for byte in line[:400])
-    return source.path.suffix != ".bin" and printable == len(line[:400])
+    # Neither is sound: say what is wrong in the terms of what it looks like.
+    return source.path.suffix != ".bin" and not _CONTROL.search(window[:1024])
 
 
 def save(

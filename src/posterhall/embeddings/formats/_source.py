@@ -21,7 +21,7 @@ EncodingErrors = Literal["strict", "replace", "ignore", "surrogateescape"]
 Duplicates = Literal["first", "error"]
 
 _WINDOW = 8 << 20
-_LONGEST_RECORD = 256 << 20
+_LONGEST_RECORD = 64 << 20
 # No deflate stream expands further than this (a run of one byte).
 _GZIP_RATIO = 1032
 
@@ -76,7 +76,7 @@ class Source:
         """Move the unread rest to the front and read on; a full window grows.
 
         Raises:
-            DataError: on damaged compression, or a record longer than 256 MB.
+            DataError: on damaged compression, or a record longer than 64 MB.
         """
         rest = self.end - self.start
         if rest and self.start:
@@ -84,7 +84,7 @@ class Source:
         elif rest >= self.buffer.size - 1:
             if self.buffer.size > _LONGEST_RECORD:
                 raise DataError(
-                    f"{self.path}: no end of the record that starts at byte {self.consumed:,} within 256 MB; "
+                    f"{self.path}: no end of the record that starts at byte {self.consumed:,} within 64 MB; "
                     "this is not a file of word vectors"
                 )
             self.buffer = np.concatenate([self.buffer, np.empty(self.buffer.size, np.uint8)])

@@ -59,7 +59,9 @@ def read_tensors(
             if mmap:
                 matrix = _mapped(path, shape)
             else:
-                matrix = file.get_slice("vectors")[: limit or shape[0]].astype(np.float32, copy=False)
+                matrix = file.get_slice("vectors")[: min(limit or shape[0], shape[0])].astype(
+                    np.float32, copy=False
+                )
     except SafetensorError as error:
         raise DataError(f"{path} is not a sound safetensors file ({error}); write it again") from None
     if limit is not None:
