@@ -6,6 +6,7 @@ makes threads fight. So affinity and control groups (Linux, version 2) are read 
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import platform
@@ -61,6 +62,13 @@ def peak_bytes() -> int:
             return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def release_memory() -> None:
+    """Give memory that was freed back to the system, where the C library keeps it (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def describe() -> dict[str, Any]:

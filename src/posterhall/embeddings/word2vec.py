@@ -11,7 +11,7 @@ from posterhall.data import corpus as corpora
 from posterhall.data.corpus import Encoded, Source
 from posterhall.data.sources import EncodingErrors
 from posterhall.data.vocabulary import Vocabulary
-from posterhall.devices import cores
+from posterhall.devices import cores, release_memory
 from posterhall.embeddings.plans import Planner, empty_matrix
 from posterhall.embeddings.settings import Model, Word2VecSettings
 from posterhall.embeddings.trainer import (
@@ -160,6 +160,7 @@ class Word2Vec:
             chunk_words=self.settings.chunk_words,
             spill=run.path if run is not None else None,
         )
+        release_memory()  # what counting needed would otherwise stay beside the matrices
         return self.fit_encoded(
             vocabulary,
             encoded,
