@@ -53,6 +53,11 @@ class Encoded:
         place = "file" if isinstance(self._tokens, int) else "memory"
         return f"Encoded({self.words:,} words, {len(self):,} chunks, in {place})"
 
+    @property
+    def stream(self) -> NDArray[np.int32] | int:
+        """The tokens in memory, int32, or the descriptor of the file that holds them from its start."""
+        return self._tokens
+
     def read(self, i: int) -> NDArray[np.int32]:
         """Tokens of chunk ``i``: int32, contiguous, the caller's own. Safe from several threads.
 
