@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Generated corpora whose truth is known: planted analogies, composition and phrases."""
