@@ -147,6 +147,8 @@ def test_a_device_is_written_and_not_replaced(tmp_path):
     write_atomic(pipe, "through")
     reader.join()
     assert got == [b"through"]
+    with pytest.raises(DataError, match="read only once"):
+        fingerprint(pipe)
 
 
 def test_places_that_cannot_be_written_are_bad_input(tmp_path):
@@ -157,6 +159,16 @@ def test_places_that_cannot_be_written_are_bad_input(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="Not a directory"):
         write_atomic(tmp_path / "file" / "a", "x")
+
+
+def test_a_write_protected_file_is_not_replaced(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    path.write_text("old")
+    path.chmod(0o444)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everything
+    with pytest.raises(DataError, match="write-protected"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
 
 
 def test_a_fingerprint_is_size_and_sha256(tmp_path):

@@ -382,6 +382,12 @@ def test_the_same_process_cannot_open_a_run_twice(tmp_path):
         start(tmp_path / "run", resume=True)
 
 
+def test_a_run_that_was_dropped_can_be_resumed_by_the_same_process(tmp_path):
+    run = start(tmp_path / "run")
+    del run
+    start(tmp_path / "run", resume=True).finish()
+
+
 def test_a_forked_worker_does_not_keep_the_lock_of_its_killed_parent(tmp_path):
     code = """
     run = Run.start(path, kind="test", config={})

@@ -33,6 +33,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         mode = path.stat().st_mode & 0o7777 if path.exists() else None
         if path.is_dir():
             raise DataError(f"cannot write {path}: it is a directory; give the name of a file")
+        if mode is not None and not os.access(path, os.W_OK):
+            raise DataError(f"cannot write {path}: it is write-protected; choose another place")
         if mode is not None and not path.is_file():
             with open(path, "wb") as device:
                 yield device
@@ -77,10 +79,12 @@ def fingerprint(path: Path) -> dict[str, Any]:
     """An input's path, size in bytes and SHA-256; a directory's covers its files' names and contents.
 
     Raises:
-        DataError: if it cannot be read.
+        DataError: if it cannot be read, or not twice (a pipe).
     """
     try:
         if not path.is_dir():
+            if path.exists() and not path.is_file():  # reading a pipe would leave nothing for the work
+                raise DataError(f"{path} can be read only once; write it to a file first")
             with open(path, "rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
                 return {"path": str(path), "bytes": file.tell(), "sha256": sha256}

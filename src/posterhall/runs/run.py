@@ -48,17 +48,21 @@ class Run:
     path: Path
     manifest: dict[str, Any]
     resumed: bool
+    _lock: int | None = None
 
     def __init__(self, path: Path, manifest: dict[str, Any], *, resumed: bool, lock: int) -> None:
         self.path = path
         self.manifest = manifest
         self.resumed = resumed
-        self._lock: int | None = lock
         self._entered = False
         self._begun = time.monotonic()
         self._before = float(manifest["wall_seconds"])
         self._log = os.open(path / METRICS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        self._lock = lock
         _open_runs.add(self)
+
+    def __del__(self) -> None:
+        self.close()  # a run dropped without an end, as in a notebook, can be resumed
 
     @classmethod
     def start(
