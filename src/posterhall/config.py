@@ -114,7 +114,7 @@ def resolve(
         take(name.strip().replace("-", "_"), value.strip(), "--set", text=True)
     for name, flag in (flags or {}).items():
         if flag is not None:
-            take(name, flag, "--" + name.replace("_", "-"), text=False)
+            take(name, flag, "--" + name.replace("_", "-"), text=isinstance(flag, str))
 
     missing = [f.name for f in _fields(cls) if _is_required(f) and f.name not in values]
     if missing:
@@ -141,13 +141,12 @@ def dump(cfg: Mapping[str, Any] | DataclassInstance) -> str:
     """Settings as YAML, such that `resolve(type(cfg), file=...)` gives an equal object."""
     import yaml
 
-    def written(**options: bool) -> str:
-        text: str = yaml.safe_dump(plain(cfg), sort_keys=False, default_flow_style=False, **options)
-        return text
+    def written(*, unicode: bool) -> str:
+        return yaml.safe_dump(plain(cfg), sort_keys=False, default_flow_style=False, allow_unicode=unicode)
 
-    text = written(allow_unicode=True)
+    text = written(unicode=True)
     # PyYAML leaves these line ends of Unicode as they are, and would read them as spaces.
-    return written(allow_unicode=False) if re.search("[\x85\u2028\u2029]", text) else text
+    return written(unicode=False) if re.search("[\x85\u2028\u2029]", text) else text
 
 
 def digest(cfg: Mapping[str, Any] | DataclassInstance) -> str:
@@ -179,10 +178,11 @@ def finite(value: Any, instead: Callable[[float], object] = lambda _: None) -> A
 
 def plain(value: Any) -> Any:
     """Any nest of settings, paths, tuples and numpy values in the types that YAML and JSON share."""
-    if value is None or isinstance(value, str | bool):
-        return str(value) if isinstance(value, str) else value
-    if isinstance(value, int | float):
+    if value is None or isinstance(value, bool):
         return value
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)  # numpy.float64 is a float, but not to YAML
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return to_dict(value)
     if isinstance(value, Mapping):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Optional
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -140,6 +141,10 @@ def test_typed_text_becomes_the_declared_type(entry, name, value):
     got = getattr(given_by_set(entry), name)
     assert got == value
     assert type(got) is type(value)
+
+
+def test_the_text_of_a_flag_is_typed_text():
+    assert resolve(Settings, flags={"hidden": "8,4", "limit": "none"}, environ={}).hidden == (8, 4)
 
 
 @pytest.mark.parametrize(
@@ -353,6 +358,17 @@ def test_dump_is_readable():
     assert dump({"dim": 3, "hidden": (1, 2), "corpus": Path("a"), "café": None}) == (
         "dim: 3\nhidden:\n- 1\n- 2\ncorpus: a\ncafé: null\n"
     )
+
+
+def test_numpy_values_are_dumped_as_numbers():
+    values = {
+        "a": np.float64(0.5),
+        "b": np.float32(0.5),
+        "c": np.int64(3),
+        "d": np.bool_(True),
+        "e": np.str_("x"),
+    }
+    assert dump(values) == "a: 0.5\nb: 0.5\nc: 3\nd: true\ne: x\n"
 
 
 # -- documentation ----------------------------------------------------------------------------------

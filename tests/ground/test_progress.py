@@ -210,7 +210,8 @@ def test_amounts_have_three_figures(amount, text):
     ("seconds", "text"),
     [
         (0, "0.0 s"), (0.44, "0.4 s"), (9.96, "10 s"), (59.4, "59 s"), (59.6, "1 min 0 s"),
-        (80, "1 min 20 s"), (3599.6, "1 h 0 min"), (7500, "2 h 5 min"), (86_399, "1 d 0 h"), (273_600, "3 d 4 h"),
+        (80, "1 min 20 s"), (3599.6, "1 h 0 min"),
+        (7500, "2 h 5 min"), (86_399, "1 d 0 h"), (273_600, "3 d 4 h"),
     ],
 )  # fmt: skip
 def test_times_have_two_units(seconds, text):
