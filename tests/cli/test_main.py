@@ -112,7 +112,7 @@ def test_alone_it_shows_help_as_a_usage_error(posterhall):
             "error: loading from the hub needs the extra 'hf': pip install 'posterhall[hf]'\n",
         ),
         (DataError("a.txt:3: bad"), 4, "error: a.txt:3: bad\n"),
-        (Interrupted("stopped at step 3"), 130, "error: stopped at step 3\n"),
+        (Interrupted("stopped at step 3"), 130, "stopped at step 3\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (typer.Abort(), 130, "interrupted\n"),
         (typer.Exit(7), 7, ""),
@@ -181,6 +181,18 @@ def test_usage_errors_exit_with_2_and_leave_stdout_alone(posterhall, arguments, 
     result = posterhall(*arguments, code=2)
     assert said in result.err
     assert result.out == ""
+
+
+def test_what_a_terminal_cannot_show_is_written_out():
+    code = """
+    from posterhall.cli import main
+    @main.app.command()
+    def show():
+        print("na\\u00efve \\udcff")
+    main.main(["show"])
+    """
+    out, err = python(code, env=os.environ | {"PYTHONIOENCODING": "ascii"}).communicate()
+    assert (out, err) == ("na\\xefve \\udcff\n", "")
 
 
 # -- signals and pipes ------------------------------------------------------------------------------

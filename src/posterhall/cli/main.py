@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import select
 import signal
@@ -15,7 +16,7 @@ import typer
 
 from posterhall import __version__
 from posterhall.cli.commands import COMMANDS, Commands
-from posterhall.errors import PosterhallError
+from posterhall.errors import Interrupted, PosterhallError
 
 app = typer.Typer(
     name="posterhall",
@@ -50,6 +51,9 @@ def root(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; a mistake of the user's becomes one line on stderr."""
     _treat_termination_as_interrupt()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # words that the terminal's encoding lacks are no failure
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -65,7 +69,7 @@ def run(arguments: list[str]) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except PosterhallError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(error if isinstance(error, Interrupted) else f"error: {error}", file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)

@@ -17,13 +17,9 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="Setting
 Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting; may be repeated.")
 ]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that is in the directory.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Everything drawn at random follows from it.")]
 Threads = Annotated[int | None, typer.Option("--threads", "-t", min=1, help="Default: all usable cores.")]
-Device = Annotated[
-    str | None, typer.Option("--device", help="cpu, cuda, cuda:1; default: the best there is.")
-]
 
 
 def emit_json(result: Any) -> None:

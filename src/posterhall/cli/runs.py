@@ -91,7 +91,7 @@ def _lines(
     git = manifest.get("git")
     lines: list[tuple[str, str]] = [
         ("kind", manifest["kind"]),
-        ("status", manifest["status"] + (f", resumed {resumes} times" if resumes else "")),
+        ("status", manifest["status"] + (f" (resumes: {resumes})" if resumes else "")),
         ("command", " ".join(manifest["argv"])),
         ("started", f"{_moment(manifest['start'])} UTC"),
     ]
