@@ -36,6 +36,9 @@ _FLUSH = 60
 """Tiles after which the running product of factors in (1, 2] is turned into a logarithm: 16 lanes of
 at most 2^60 still fit a float64."""
 
+_AHEAD = 7
+"""Positions ahead at which CBOW asks for a context row: it enters windows soon after."""
+
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "boundscheck": False, "error_model": "numpy"}
 _INLINE: dict[str, Any] = {**_OPTIONS, "inline": "always"}
 
@@ -368,6 +371,10 @@ def apply_cbow(
     for i in range(n):
         if i + 3 < n:
             _prefetch_outputs(outputs, stride, rows, start[i + 2], start[i + 3], start[i + 4])
+        if i + _AHEAD < n:
+            base = np.int64(kept[i + _AHEAD]) * stride
+            for x in range(0, stride, 16):
+                simd.prefetch(inputs, base + x)
         width = hi[i] - lo[i] - 1
         if width < 1:
             continue

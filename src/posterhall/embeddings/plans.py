@@ -151,7 +151,8 @@ class Planner:
             outputs += int((self._path_start[kept + 1] - self._path_start[kept]).sum())
         plan.reserve(plan.n + 1, outputs)
         _plan_kernels.plan_outputs(
-            plan.kept, plan.n, self._negative, s.noise_sharing, self._alias_keep, self._alias, self._shift, s.loss != "nce",
+            plan.kept, plan.n, self._negative, s.noise_sharing, self._alias_keep, self._alias, self._shift,
+            s.loss != "nce",
             self._path_start, self._path_rows, self._path_signs, np.uint64(seed ^ 0x5DEECE66D),
             plan.start, plan.rows, plan.signs, plan.shifts, plan.repeated,
         )  # fmt: skip

@@ -36,7 +36,7 @@ class Word2VecSettings:
     """Noise words a centre; 5-20 for small corpora, 2-5 for large ones (paper, section 2.2)."""
     noise_shared: int | None = None
     """Consecutive centres served by one draw of noise words; None means 1 for skipgram (where the
-    contexts of a centre share it already) and 4 for cbow."""
+    contexts of a centre share it already) and 2 for cbow (docs/log.md)."""
     noise_exponent: float = 0.75
     """Noise words are drawn in proportion to count ** noise_exponent (paper, section 2.2)."""
     subsample: float = 1e-3
@@ -111,7 +111,7 @@ class Word2VecSettings:
         """Consecutive centres served by one draw of noise words."""
         if self.noise_shared is not None:
             return self.noise_shared
-        return 1 if self.model == "skipgram" else 4
+        return 1 if self.model == "skipgram" else 2
 
     @property
     def initial_alpha(self) -> float:
