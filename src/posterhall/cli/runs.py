@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -92,7 +93,7 @@ def _lines(
     lines: list[tuple[str, str]] = [
         ("kind", manifest["kind"]),
         ("status", manifest["status"] + (f" (resumes: {resumes})" if resumes else "")),
-        ("command", " ".join(manifest["argv"])),
+        ("command", shlex.join(manifest["argv"])),
         ("started", f"{_moment(manifest['start'])} UTC"),
     ]
     if manifest.get("error"):
