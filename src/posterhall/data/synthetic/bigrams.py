@@ -168,7 +168,7 @@ def spelled(
     words = len(base.names)
     chosen = np.sort(draw.choice(words, size=max(1, round(share * words)), replace=False))
     side = -(-chosen.size // sharing) if sharing >= 1 else 0
-    if side < sharing:
+    if not 1 <= sharing <= side:
         raise UsageError(
             f"sharing is {sharing}; it must be from 1 to the root of the {chosen.size} words spelled"
         )
