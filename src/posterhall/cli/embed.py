@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,16 +40,21 @@ EncodingErrors = Annotated[
 
 
 def _load(path: Path, restrict: int | None = None, **options: Any) -> WordVectors:
-    """Read vectors; a warning is one line on stderr."""
+    """Read vectors, memory-mapped where their format allows it."""
     from posterhall.embeddings import formats
 
     name = options.pop("format", None) or formats.detect(path)
+    with _warnings_as_lines():
+        return formats.load(path, format=name, limit=restrict, mmap=name == "safetensors", **options)
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", UserWarning)
-        vectors = formats.load(path, format=name, limit=restrict, mmap=name == "safetensors", **options)
+        yield
     for each in told:
         print(f"warning: {each.message}", file=sys.stderr)
-    return vectors
 
 
 def _emit_neighbors(neighbors: list[Neighbor], json: bool, **facts: Any) -> None:
@@ -367,7 +374,8 @@ def plot(
     if not joined and not single:
         raise UsageError("no words to draw: add --pairs FILE or --words france:paris,italy:rome")
     plane = projection.plane(_load(vectors, restrict), single, pairs=joined, normalize=normalize)
-    vector_plot.draw(plane, out, title=title)
+    with _warnings_as_lines():
+        vector_plot.draw(plane, out, title=title)
     if json:
         emit_json({"out": str(out), **plane.to_dict()})
         return

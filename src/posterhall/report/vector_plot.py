@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,6 +38,7 @@ _SETTINGS: Any = {
 _RADII = (5.0, 9.0, 14.0, 20.0, 28.0, 38.0)  # points between a label and what it names
 _FAR = 12.0  # from here on a thin line leads from the label to its point
 _DIRECTIONS = 16
+_LONGEST = 40  # letters of a label
 
 
 def draw(plane: Plane, path: Path, *, title: str = "", width: float = 7.0, height: float = 5.5) -> None:
@@ -56,7 +60,7 @@ def draw(plane: Plane, path: Path, *, title: str = "", width: float = 7.0, heigh
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_SETTINGS):
+    with mpl.rc_context(_SETTINGS), _missing_letters() as unknown:
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
@@ -72,6 +76,22 @@ def draw(plane: Plane, path: Path, *, title: str = "", width: float = 7.0, heigh
         metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[ending]
         with atomic_file(path) as file:
             figure.savefig(file, format=ending, dpi=150, metadata=metadata)
+    if unknown and ending != "svg":  # an SVG's letters come from the reader's fonts
+        warnings.warn(f"{path.name} lacks letters that DejaVu Sans has not; an .svg shows them", stacklevel=2)
+
+
+@contextlib.contextmanager
+def _missing_letters() -> Iterator[list[str]]:
+    """Collects what matplotlib says of letters it cannot draw, in place of a warning for each."""
+    missing: list[str] = []
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        yield missing
+    for each in told:
+        if str(each.message).startswith("Glyph "):
+            missing.append(str(each.message))
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 def _points_and_lines(axes: Axes, plane: Plane) -> None:
@@ -97,7 +117,7 @@ def _label(figure: Figure, axes: Axes, plane: Plane) -> None:
     spots = axes.transData.transform(plane.points)
     texts = [
         axes.annotate(
-            word.replace("_", " "),
+            _shown(word),
             xy=tuple(plane.points[i]),
             xytext=(0, 0),
             textcoords="offset points",
@@ -109,6 +129,8 @@ def _label(figure: Figure, axes: Axes, plane: Plane) -> None:
         )
         for i, word in enumerate(plane.words)
     ]
+    for text in texts:
+        text.set_in_layout(False)  # what does not fit is cut, and the plane stays as large as it is
     extents = [text.get_window_extent() for text in texts]
     sizes = np.array([(box.width, box.height) for box in extents]) + 3 * scale
     frame = axes.get_window_extent()
@@ -146,6 +168,11 @@ def _label(figure: Figure, axes: Axes, plane: Plane) -> None:
             ends = axes.transData.inverted().transform([spots[i], foot])
             lines = np.concatenate([lines, np.linspace(spots[i], foot, 12)])
             axes.plot(*ends.T, color=_INK, lw=0.4, alpha=0.6, zorder=2, scalex=False, scaley=False)
+
+
+def _shown(word: str) -> str:
+    word = word.replace("_", " ")
+    return word if len(word) <= _LONGEST else word[: _LONGEST - 1] + "…"
 
 
 def _candidates(spot: Boxes, size: Boxes, scale: float) -> tuple[Boxes, npt.NDArray[np.float64]]:
