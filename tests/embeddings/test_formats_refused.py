@@ -66,6 +66,8 @@ def binary(words: list[str], matrix: np.ndarray, header: bytes | None = None) ->
         ),
         (b"9" * 30 + b" 2\na 1 2\n", "promises more than any file can hold"),
         (b"9" * 5000 + b" 2\na 1 2\n", "promises more than any file can hold"),
+        (b"  ", "none of the known formats"),
+        (b"\n\n", "none of the known formats"),
         (b"a\nb\nc\n", "none of the known formats"),
         (b"some prose, and more\nof it\n", "none of the known formats"),
         (b"2 2\n\xff\xfe 1 2\nb 3 4\n", r"row 1.*not UTF-8"),
