@@ -184,7 +184,8 @@ def detect(path: str | os.PathLike[str]) -> Format:
         _refuse_foreign(path, window[:64].tobytes())
         line = first_line(source)
         if not re.fullmatch(rb"\s*[+-]?\d+\s+[+-]?\d+\s*", line):
-            if re.search(rb"[ \t]", line) and NUMBER.fullmatch(line.split()[-1]):
+            fields = line.split()
+            if len(fields) > 1 and NUMBER.fullmatch(fields[-1]):
                 return "glove"
             shown = line[:40].decode("utf-8", "backslashreplace")
             raise DataError(
