@@ -13,11 +13,10 @@ import pytest
 from posterhall.embeddings import load
 
 
-def command(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "posterhall", *map(str, arguments)],
-        capture_output=True, text=True, timeout=240, **options,
-    )  # fmt: skip
+@pytest.fixture
+def train(posterhall):
+    """`posterhall embed train ...` in this process; any exit code."""
+    return lambda *arguments: posterhall("embed", "train", *arguments, code=None)
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +33,11 @@ def corpus(tmp_path_factory):
 FAST = ("--dim", 24, "--epochs", 3, "--seed", 3, "--quiet")
 
 
-def test_trains_to_a_file_that_can_be_asked(corpus, tmp_path):
+def test_trains_to_a_file_that_can_be_asked(corpus, tmp_path, train):
     out = tmp_path / "v.bin"
-    done = command("embed", "train", corpus, "-o", out, *FAST, "--json")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    done = train(corpus, "-o", out, *FAST, "--json")
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
     vectors = load(out)
     assert result["words"] == len(vectors)
     assert len(result["loss"]) == 3
@@ -50,43 +49,34 @@ def test_trains_to_a_file_that_can_be_asked(corpus, tmp_path):
     assert manifest["inputs"][0]["bytes"] == corpus.stat().st_size
 
 
-def test_names_of_the_c_tool_mean_the_same(corpus, tmp_path):
-    ours = command(
-        "embed", "train", corpus, "-o", tmp_path / "a.txt", "--dim", 12, "--window", 3, "--subsample", 1e-3,
+def test_names_of_the_c_tool_mean_the_same(corpus, tmp_path, train):
+    ours = train(
+        corpus, "-o", tmp_path / "a.txt", "--dim", 12, "--window", 3, "--subsample", 1e-3,
         "--negative", 4, "--epochs", 1, "--min-count", 2, "--alpha", 0.03, "--model", "cbow", "--threads", 1,
     )  # fmt: skip
-    theirs = command(
-        "embed", "train", "-train", corpus, "-output", tmp_path / "b.txt", "-size", 12, "-window", 3,
+    theirs = train(
+        "-train", corpus, "-output", tmp_path / "b.txt", "-size", 12, "-window", 3,
         "-sample", 1e-3, "-negative", 4, "-iter", 1, "-min-count", 2, "-alpha", 0.03, "-cbow", 1, "-hs", 0,
         "-threads", 1, "-binary", 0, "-save-vocab", tmp_path / "vocab.txt", "-debug", 0,
     )  # fmt: skip
-    assert ours.returncode == theirs.returncode == 0, ours.stderr + theirs.stderr
+    assert ours.code == theirs.code == 0, ours.err + theirs.err
     assert (tmp_path / "a.txt").read_bytes() == (tmp_path / "b.txt").read_bytes()
     first = (tmp_path / "vocab.txt").read_text().splitlines()[0].split()
     assert first[0].startswith("t")
     assert int(first[1]) > 100
 
 
-def test_killed_at_a_random_moment_and_resumed_equals_uninterrupted(corpus, tmp_path):
-    common = (
-        "embed",
-        "train",
-        corpus,
-        *FAST,
-        "--deterministic",
-        "--epochs",
-        12,
-        "--checkpoint-seconds",
-        0.05,
-    )
-    whole = command(*common, "-o", tmp_path / "whole.bin", "--threads", 1)
-    assert whole.returncode == 0, whole.stderr
+def test_killed_at_a_random_moment_and_resumed_equals_uninterrupted(corpus, tmp_path, train):
+    common = (corpus, *FAST, "--deterministic", "--epochs", 12, "--checkpoint-seconds", 0.05)
+    whole = train(*common, "-o", tmp_path / "whole.bin", "--threads", 1)
+    assert whole.code == 0, whole.err
     part = [*map(str, (*common, "-o", tmp_path / "part.bin", "--threads", 2))]
     moment = random.Random(time.time_ns())
     kills = 0
     for _ in range(3):
         process = subprocess.Popen(
-            [sys.executable, "-m", "posterhall", *part, "--resume"], stdout=subprocess.DEVNULL
+            [sys.executable, "-m", "posterhall", "embed", "train", *part, "--resume"],
+            stdout=subprocess.DEVNULL,
         )
         checkpoint = tmp_path / "part.run" / "checkpoints" / "state.npz"
         until = time.monotonic() + 60
@@ -97,21 +87,21 @@ def test_killed_at_a_random_moment_and_resumed_equals_uninterrupted(corpus, tmp_
         kills += process.wait() == -signal.SIGKILL
     assert kills > 0
     assert not (tmp_path / "part.bin").exists()
-    last = command(*part, "--resume")
-    assert last.returncode == 0, last.stderr
+    last = train(*part, "--resume")
+    assert last.code == 0, last.err
     assert (tmp_path / "part.bin").read_bytes() == (tmp_path / "whole.bin").read_bytes()
     epochs = [json.loads(line)["epoch"] for line in (tmp_path / "part.run" / "metrics.jsonl").open()]
     assert epochs == list(range(1, 13))
     # Resuming what is finished changes nothing and says what came out.
-    again = command(*part, "--resume", "--json")
-    assert again.returncode == 0
-    assert json.loads(again.stdout)["vectors"].endswith("part.bin")
+    again = train(*part, "--resume", "--json")
+    assert again.code == 0
+    assert json.loads(again.out)["vectors"].endswith("part.bin")
 
 
 def test_interrupted_run_says_how_to_go_on(corpus, tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "posterhall", "embed", "train", corpus, "-o", tmp_path / "v.bin", "--epochs", "500",
-         "--checkpoint-seconds", "0.05", "--quiet"],
+        [sys.executable, "-m", "posterhall", "embed", "train", corpus, "-o", tmp_path / "v.bin",
+         "--epochs", "500", "--checkpoint-seconds", "0.05", "--quiet"],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     checkpoint = tmp_path / "v.run" / "checkpoints" / "state.npz"
@@ -125,33 +115,31 @@ def test_interrupted_run_says_how_to_go_on(corpus, tmp_path):
     assert json.loads((tmp_path / "v.run" / "manifest.json").read_text())["status"] == "interrupted"
 
 
-def test_another_configuration_does_not_resume(corpus, tmp_path):
+def test_another_configuration_does_not_resume(corpus, tmp_path, train):
     out = tmp_path / "v.bin"
-    assert command("embed", "train", corpus, "-o", out, *FAST).returncode == 0
+    assert train(corpus, "-o", out, *FAST).code == 0
     before = out.read_bytes()
-    twice = command("embed", "train", corpus, "-o", out, *FAST)
-    assert twice.returncode == 4
-    assert "--resume" in twice.stderr
+    twice = train(corpus, "-o", out, *FAST)
+    assert twice.code == 4
+    assert "--resume" in twice.err
     (tmp_path / "v.run" / "manifest.json").write_text(
         (tmp_path / "v.run" / "manifest.json").read_text().replace('"done"', '"failed"')
     )
-    other = command("embed", "train", corpus, "-o", out, *FAST, "--window", 9, "--resume")
-    assert other.returncode == 4
-    assert "window" in other.stderr
+    other = train(corpus, "-o", out, *FAST, "--window", 9, "--resume")
+    assert other.code == 4
+    assert "window" in other.err
     assert out.read_bytes() == before
-    replaced = command("embed", "train", corpus, "-o", out, *FAST, "--window", 9, "--overwrite")
-    assert replaced.returncode == 0, replaced.stderr
+    replaced = train(corpus, "-o", out, *FAST, "--window", 9, "--overwrite")
+    assert replaced.code == 0, replaced.err
     assert out.read_bytes() != before
 
 
-def test_a_kept_run_can_be_grown(corpus, tmp_path):
-    first = command("embed", "train", corpus, "-o", tmp_path / "v.bin", *FAST, "--keep-state")
-    assert first.returncode == 0, first.stderr
+def test_a_kept_run_can_be_grown(corpus, tmp_path, train):
+    first = train(corpus, "-o", tmp_path / "v.bin", *FAST, "--keep-state")
+    assert first.code == 0, first.err
     more = tmp_path / "more.txt"
     more.write_text("brand new words here\n" * 200 + "t1w1 t1w2 t1w3 brand\n" * 50)
-    grown = command(
-        "embed",
-        "train",
+    grown = train(
         more,
         "-o",
         tmp_path / "w.bin",
@@ -161,13 +149,13 @@ def test_a_kept_run_can_be_grown(corpus, tmp_path):
         2,
         "--quiet",
     )
-    assert grown.returncode == 0, grown.stderr
+    assert grown.code == 0, grown.err
     old, new = load(tmp_path / "v.bin"), load(tmp_path / "w.bin")
     assert new.words[: len(old)] == old.words
     assert {"brand", "new", "words", "here"} <= set(new.words[len(old) :])
-    refused = command("embed", "train", more, "-o", tmp_path / "x.bin", "--grow", tmp_path / "w.run")
-    assert refused.returncode == 4
-    assert "--keep-state" in refused.stderr
+    refused = train(more, "-o", tmp_path / "x.bin", "--grow", tmp_path / "w.run")
+    assert refused.code == 4
+    assert "--keep-state" in refused.err
 
 
 @pytest.mark.parametrize(
@@ -180,29 +168,29 @@ def test_a_kept_run_can_be_grown(corpus, tmp_path):
         (b"binary \x00 file\n" * 9, "NUL"),
     ],
 )
-def test_bad_corpora_exit_4_with_one_line(content, said, tmp_path):
+def test_bad_corpora_exit_4_with_one_line(content, said, tmp_path, train):
     path = tmp_path / "bad.txt"
     path.write_bytes(content)
-    done = command("embed", "train", path, "-o", tmp_path / "v.bin")
-    assert done.returncode == 4
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
+    done = train(path, "-o", tmp_path / "v.bin")
+    assert done.code == 4
+    assert said in done.err
+    assert done.err.count("\n") == 1
     assert not (tmp_path / "v.bin").exists()
 
 
-def test_usage_mistakes(corpus, tmp_path):
+def test_usage_mistakes(corpus, tmp_path, train):
     out = tmp_path / "v.bin"
-    assert command("embed", "train", "-o", out).returncode == 2
-    assert command("embed", "train", corpus).returncode == 2
-    assert command("embed", "train", corpus, "-o", out, "-hs", 1, "--loss", "nce").returncode == 2
-    unknown = command("embed", "train", corpus, "-o", out, "--set", "windwo=3")
-    assert unknown.returncode == 4
-    assert "window" in unknown.stderr
-    ending = command("embed", "train", corpus, "-o", tmp_path / "v.xyz")
-    assert ending.returncode == 4
+    assert train("-o", out).code == 2
+    assert train(corpus).code == 2
+    assert train(corpus, "-o", out, "-hs", 1, "--loss", "nce").code == 2
+    unknown = train(corpus, "-o", out, "--set", "windwo=3")
+    assert unknown.code == 4
+    assert "window" in unknown.err
+    ending = train(corpus, "-o", tmp_path / "v.xyz")
+    assert ending.code == 4
     assert not (tmp_path / "v.run").exists()
-    missing = command("embed", "train", tmp_path / "none.txt", "-o", out)
-    assert missing.returncode == 4
-    diverging = command("embed", "train", corpus, "-o", out, "--alpha", 90)
-    assert diverging.returncode == 4
-    assert "diverges" in diverging.stderr
+    missing = train(tmp_path / "none.txt", "-o", out)
+    assert missing.code == 4
+    diverging = train(corpus, "-o", out, "--alpha", 90)
+    assert diverging.code == 4
+    assert "diverges" in diverging.err

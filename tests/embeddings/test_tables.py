@@ -112,7 +112,11 @@ def test_fixed_windows_reach_all_the_way():
 
 def test_long_sentences_are_cut_at_max_sentence():
     plan = planned([0] * 25, window=30, shrink_windows=False, max_sentence=10)
-    assert set(zip(plan.lo[:25].tolist(), plan.hi[:25].tolist(), strict=True)) == {(0, 10), (10, 20), (20, 25)}
+    assert set(zip(plan.lo[:25].tolist(), plan.hi[:25].tolist(), strict=True)) == {
+        (0, 10),
+        (10, 20),
+        (20, 25),
+    }
 
 
 def test_subsampling_thins_words_out_as_promised():
