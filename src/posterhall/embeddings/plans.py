@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posterhall import simd
-from posterhall.embeddings import _kernels, _plan_kernels
+from posterhall.embeddings import _kernels, _plan_kernels, _softmax_kernels
 from posterhall.embeddings.huffman import huffman_tree
 from posterhall.embeddings.sampling import (
     alias_table,
@@ -184,7 +184,7 @@ def apply(
     averaging = (settings.cbow_mean, settings.cbow_divide_error)
     result: Any
     if settings.loss == "softmax":
-        result = _kernels.apply_softmax(
+        result = _softmax_kernels.apply_softmax(
             flat_in, flat_out, stride, outputs.shape[0], *window, np.float32(step), cbow, *averaging
         )
     else:
