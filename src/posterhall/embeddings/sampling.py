@@ -28,18 +28,20 @@ def keep_probability(counts: NDArray[np.int64], subsample: float, formula: str) 
     if subsample == 0:
         return np.ones(len(counts))
     ratio = subsample * counts.sum() / np.maximum(counts, 1)
-    return np.minimum(1.0, np.sqrt(ratio) + (ratio if formula == "code" else 0.0))
+    kept: NDArray[np.float64] = np.sqrt(ratio) + (ratio if formula == "code" else 0.0)
+    return np.minimum(1.0, kept)
 
 
 def keep_thresholds(probability: NDArray[np.float64]) -> NDArray[np.uint32]:
     """Probabilities as thresholds for a uniform 32-bit draw; 1 becomes `ALWAYS`, which draws nothing."""
     scaled = np.minimum(np.floor(probability * 2.0**32), 2.0**32 - 2)
-    return np.where(probability >= 1.0, ALWAYS, scaled.astype(np.uint32))
+    thresholds: NDArray[np.uint32] = np.where(probability >= 1.0, ALWAYS, scaled.astype(np.uint32))
+    return thresholds
 
 
 def noise_distribution(counts: NDArray[np.int64], exponent: float) -> NDArray[np.float64]:
     """P_n(w) in proportion to count ** exponent, float64 (V,) summing to 1 (paper, section 2.2)."""
-    weight = np.maximum(counts, 1).astype(np.float64) ** exponent
+    weight: NDArray[np.float64] = np.maximum(counts, 1).astype(np.float64) ** exponent
     return weight / weight.sum()
 
 
