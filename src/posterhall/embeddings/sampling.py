@@ -42,7 +42,8 @@ def keep_thresholds(probability: NDArray[np.float64]) -> NDArray[np.uint32]:
 def noise_distribution(counts: NDArray[np.int64], exponent: float) -> NDArray[np.float64]:
     """P_n(w) in proportion to count ** exponent, float64 (V,) summing to 1 (paper, section 2.2)."""
     weight: NDArray[np.float64] = np.maximum(counts, 1).astype(np.float64) ** exponent
-    return weight / weight.sum()
+    probability: NDArray[np.float64] = weight / weight.sum()
+    return probability
 
 
 def alias_table(probability: NDArray[np.float64]) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
