@@ -12,6 +12,7 @@ from posterhall.errors import did_you_mean
 
 COMMANDS = {
     "embed": ("posterhall.cli.embed:app", "Word vectors: train, query, evaluate, convert."),
+    "data": ("posterhall.cli.data:app", "Text before training: phrases, word counts, statistics."),
     "claims": ("posterhall.cli.claims:app", "Put headline claims of papers to the test."),
     "runs": ("posterhall.cli.runs:app", "List runs and show where a result came from."),
     "tour": ("posterhall.cli.tour:tour", "Run the headline claim of every paper and write the report."),

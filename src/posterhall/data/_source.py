@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
@@ -35,6 +35,7 @@ class Corpus:
     Attributes:
         paths: the files, or None.
         one_shot: a generator, which can be gone through once only.
+        on_bytes: called with the bytes of text read so far, block by block, if set.
 
     Raises:
         DataError: if the source is none of the accepted kinds.
@@ -64,6 +65,7 @@ class Corpus:
         self._names = names
         self._used = False
         self.one_shot = False
+        self.on_bytes: Callable[[int], None] | None = None
         if names is not None and not isinstance(source, np.ndarray):
             raise UsageError("names belong to a corpus given as an integer array")
         if isinstance(source, str | PathLike):
@@ -140,6 +142,13 @@ class Corpus:
         return [self._names[i] for i in ids.tolist()]
 
     @property
+    def size(self) -> int | None:
+        """Bytes of text in the files, None where that is not known (gzip, text in memory)."""
+        if self.paths is None or not all(sources.is_plain(path) for path in self.paths):
+            return None
+        return sum(path.stat().st_size for path in self.paths)
+
+    @property
     def is_text(self) -> bool:
         """Whether it is read as bytes (files and lines), not as items."""
         return self.paths is not None or self._lines is not None
@@ -159,12 +168,18 @@ class Corpus:
             yield block, result
 
     def blocks(self) -> Iterator[Block]:
+        """The text in blocks that end at white space, with ``encoding_errors`` dealt with."""
+        done = 0
         for block in self._blocks():
-            yield (
-                block if self.encoding_errors == "strict" else sources.sanitised(block, self.encoding_errors)
-            )
+            done += block.end
+            if self.on_bytes is not None:
+                self.on_bytes(done)
+            if self.encoding_errors != "strict":
+                block = sources.sanitised(block, self.encoding_errors)
+            yield block
 
     def unreadable(self, block: Block, error: Unreadable, lines: int) -> DataError:
+        """The error for a block that could not be scanned, naming the place."""
         if self.paths is not None:
             where = sources.place(self.paths[block.source], block.offset + error.offset)
         else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gzip
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, Literal, Self, cast
@@ -35,6 +35,8 @@ ENGLISH_CONNECTORS = frozenset(
     "a an the for of with without at from to in on by and or".split()  # noqa: SIM905
 )
 """Articles, prepositions and conjunctions inside English names: "bank of america", "man on the moon"."""
+
+Watch = Callable[[str, int, int | None], None]
 
 _DEFAULT_THRESHOLD: dict[str, float] = {"lift": 100.0, "npmi": 0.5, "gensim": 10.0}
 _RUN_ROWS = 1 << 14
@@ -93,7 +95,8 @@ class Phrases:
         threshold: scores above it make a phrase: one number, or one for each pass. One number is that of the
             last pass; for all scorers but npmi, the passes before have it doubled each (200, then 100: the
             tool's demonstration script). None: lift 100 (the tool's default), npmi 0.5, gensim 10.
-        discount: the paper's delta, in occurrences. The tool takes its -min-count for both.
+        discount: the paper's delta, in occurrences; None: min_count, as the tool has it, so that a pair seen
+            just that often scores 0.
         scorer: see `score`.
         connectors: words that may stand inside a phrase but neither begin nor end one; any number of them
             in a row. Empty, as in the tool, allows only neighbours.
@@ -116,7 +119,7 @@ class Phrases:
         *,
         min_count: int = 5,
         threshold: float | Sequence[float] | None = None,
-        discount: float = 5.0,
+        discount: float | None = None,
         scorer: Scorer = "lift",
         connectors: Collection[str] = (),
         passes: int = 1,
@@ -129,7 +132,7 @@ class Phrases:
         for name, value in (("min_count", min_count), ("passes", passes), ("max_pairs", max_pairs)):
             if value < 1:
                 raise UsageError(f"{name} is {value}; it must be at least 1")
-        if not discount >= 0:
+        if discount is not None and not discount >= 0:
             raise UsageError(f"discount is {discount}; it must be at least 0")
         if not delimiter or delimiter != "".join(delimiter.split()):
             raise UsageError(f"delimiter is {delimiter!r}; give one or more characters, no white space")
@@ -137,7 +140,7 @@ class Phrases:
             raise UsageError(f"connectors is one string, {connectors!r}; give a collection of words")
         self.min_count = min_count
         self.thresholds = _thresholds(threshold, scorer, passes)
-        self.discount = float(discount)
+        self.discount = float(min_count if discount is None else discount)
         self.scorer: Scorer = scorer
         self.connectors = tuple(sorted(set(connectors)))
         self.passes = passes
@@ -156,20 +159,26 @@ class Phrases:
                 found.setdefault(self.delimiter.join(phrase.parts), phrase)
         return found
 
-    def fit(self, source: Source) -> Self:
+    def fit(self, source: Source, *, watch: Watch | None = None) -> Self:
         """Find the phrases of a corpus (see `posterhall.data.corpus`; a generator is consumed).
+
+        Args:
+            source: the corpus.
+            watch: called with a stage (``read``, ``pass 1``...), the bytes or tokens done, and their total if
+                known.
 
         Raises:
             DataError: for an unreadable or empty corpus, or items that are not text.
         """
         corpus = Corpus.of(source)
         writer = TokenWriter()
+        _watch_bytes(corpus, "read", watch)
         counted = intern(corpus, writer=writer, threads=self.threads, max_distinct=2 * MAX_DISTINCT)
         if counted.tokens == 0:
             raise DataError("the corpus is empty: it holds no word")
         stream = writer.finish(chunk_words=1 << 30, vocabulary_digest="")
         passes: list[list[Phrase]] = []
-        fitting = _Fitting(self, counted)
+        fitting = _Fitting(self, counted, watch)
         for level, threshold in enumerate(self.thresholds, 1):
             found, rules = fitting.find(stream, threshold, level)
             if not found:
@@ -201,10 +210,10 @@ class Phrases:
         else:
             yield from self._fitted.sentences(corpus.items())
 
-    def write(self, source: Source, path: Path) -> tuple[int, int]:
+    def write(self, source: Source, path: Path, *, watch: Watch | None = None) -> tuple[int, int]:
         """Write a text corpus with its phrases joined: line by line, single spaces, gzipped if named .gz.
 
-        The file appears whole or not at all; ``source`` may be the same file.
+        The file appears whole or not at all; ``source`` may be the same file. ``watch`` as for `fit`.
 
         Returns:
             (tokens read, tokens written).
@@ -217,6 +226,7 @@ class Phrases:
         if not corpus.is_text:
             raise DataError("only text is written as a file; use transform for sentences in memory")
         tally = [0, 0]
+        _watch_bytes(corpus, "write", watch)
         with ExitStack() as stack:
             file = stack.enter_context(atomic_file(Path(path)))
             out: BinaryIO = file
@@ -278,6 +288,12 @@ class Phrases:
         return self._fitted.text(corpus, tally if tally is not None else [0, 0])
 
 
+def _watch_bytes(corpus: Corpus, stage: str, watch: Watch | None) -> None:
+    if watch is not None:
+        size = corpus.size
+        corpus.on_bytes = lambda done: watch(stage, done, size)
+
+
 def _thresholds(given: float | Sequence[float] | None, scorer: Scorer, passes: int) -> tuple[float, ...]:
     if given is None:
         if scorer not in _DEFAULT_THRESHOLD:
@@ -300,7 +316,9 @@ def _thresholds(given: float | Sequence[float] | None, scorer: Scorer, passes: i
 class _Fitting:
     """The numbering of words and phrases that grows while passes are made."""
 
-    def __init__(self, settings: Phrases, counted: Counted) -> None:
+    def __init__(self, settings: Phrases, counted: Counted, watch: Watch | None) -> None:
+        self.watch = watch
+        self.stage = ""
         self.settings = settings
         self.counted = counted
         self.numbers: dict[str, int] = {}  # of phrases
@@ -316,6 +334,7 @@ class _Fitting:
 
     def find(self, stream: Encoded, threshold: float, level: int) -> tuple[list[Phrase], Rules]:
         settings = self.settings
+        self.stage = f"pass {level}"
         counts = self.counted.counts
         if level > 1:
             counts = np.zeros(self.words + len(self.names), np.int64)
@@ -380,7 +399,11 @@ class _Fitting:
         state[kernels.PAIRS] = 0
         keys = np.zeros(1 << 12, np.uint64)
         values = np.zeros(1 << 12, np.int64)
+        done = 0
         for block in stream.blocks():
+            done += block.size
+            if self.watch is not None:
+                self.watch(self.stage, done, stream.tokens_total)
             at = 0
             while at < block.size:
                 at = kernels.count_pairs(block, at, codes, ranks, self.runs, keys, values, mask, part, state)

@@ -1,9 +1,8 @@
 """The English that lies on every machine with Python: its reference topics, docstrings and comments.
 
 A small real corpus (about half a million words, 0.8 million with the code itself) that needs no download.
-Files are read
-as text, in sorted order, and never imported or run; the same Python version gives the same text, unless
-a distributor left modules out, which `digest` tells.
+Files are read as text, in sorted order, and never imported or run; the same Python version gives the same
+text, unless a distributor left modules out, which `digest` tells.
 """
 
 from __future__ import annotations

@@ -86,6 +86,14 @@ def open_text(path: Path) -> BufferedIOBase:
     return file
 
 
+def is_plain(path: Path) -> bool:
+    """Whether a file's size is that of its text: a regular file that is not gzipped."""
+    if not path.is_file():
+        return False
+    with open_text(path) as file:
+        return not isinstance(file, gzip.GzipFile)
+
+
 def file_blocks(path: Path, source: int = 0, *, size: int = BLOCK_BYTES) -> Iterator[Block]:
     """Read a file in blocks of about ``size`` bytes that end at white space.
 
