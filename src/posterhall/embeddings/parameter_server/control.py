@@ -19,6 +19,9 @@ from posterhall.runs import atomic_file
 
 SNAPSHOT_FORMAT = 1
 
+MUSTER_SECONDS = 30.0
+"""How long the first workers wait for the last one before they begin."""
+
 
 @dataclass(frozen=True)
 class Checkpoints:
@@ -67,15 +70,15 @@ def conduct(
         Interrupted: on Ctrl-C, after a snapshot if there are checkpoints.
     """
     deaths: list[Death] = []
-    before, launched = 0.0, 0
+    before = 0.0
     try:
         if checkpoints is not None and checkpoints.path.exists():
             before = _restore(fleet, checkpoints)
         elif initial is not None:
             fleet.shards.assign(initial)
+        started = time.monotonic()
+        launched = _muster(fleet, plan, deaths)
         began = due = time.monotonic()
-        for launched in range(plan.options.workers):
-            fleet.launch(launched)
         try:
             while not (standing := fleet.office.standing()).finished:
                 fleet.wait(0.02)
@@ -101,9 +104,29 @@ def conduct(
             observe(standing)
         if checkpoints is not None:
             _save(fleet, checkpoints, seconds)
-        return _outcome(fleet, plan, deaths, seconds, imbalance or {})
+        return _outcome(fleet, plan, deaths, (began - started, seconds), imbalance or {})
     finally:
         fleet.close()
+
+
+def _muster(fleet: Fleet, plan: Plan, deaths: list[Death]) -> int:
+    """Start the workers and give out work once all are there; returns the last slot used.
+
+    So they begin together, and what starting costs is not counted as training. Whoever takes longer
+    than `MUSTER_SECONDS` comes later.
+    """
+    launched = 0
+    fleet.office.pause(True)
+    for launched in range(plan.options.workers):
+        fleet.launch(launched)
+    deadline = time.monotonic() + MUSTER_SECONDS
+    while (standing := fleet.office.standing()).present < plan.options.workers:
+        if time.monotonic() > deadline:
+            break
+        fleet.wait(0.01)
+        launched = _bury(fleet, plan, deaths, standing, launched)
+    fleet.office.pause(False)
+    return launched
 
 
 def _bury(fleet: Fleet, plan: Plan, deaths: list[Death], standing: Standing, launched: int) -> int:
@@ -148,7 +171,7 @@ def _save(fleet: Fleet, checkpoints: Checkpoints, seconds: float) -> None:
     arrays["format"] = np.array(SNAPSHOT_FORMAT)
     arrays["seconds"] = np.array(seconds)
     with atomic_file(checkpoints.path) as file:
-        np.savez(file, allow_pickle=False, **{name.replace("/", "|"): a for name, a in arrays.items()})
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # it cannot tell names from options
 
 
 def _restore(fleet: Fleet, checkpoints: Checkpoints) -> float:
@@ -156,7 +179,7 @@ def _restore(fleet: Fleet, checkpoints: Checkpoints) -> float:
     path = checkpoints.path
     try:
         with np.load(path, allow_pickle=False) as stored:
-            arrays: dict[str, NDArray[Any]] = {name.replace("|", "/"): stored[name] for name in stored.files}
+            arrays: dict[str, NDArray[Any]] = {name: stored[name] for name in stored.files}
         if int(arrays["format"]) != SNAPSHOT_FORMAT:
             raise DataError(
                 f"{path}: a snapshot of format {int(arrays['format'])}; this is {SNAPSHOT_FORMAT}"
@@ -180,8 +203,13 @@ def _under(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray
 
 
 def _outcome(
-    fleet: Fleet, plan: Plan, deaths: list[Death], seconds: float, imbalance: Mapping[str, float]
+    fleet: Fleet,
+    plan: Plan,
+    deaths: list[Death],
+    seconds: tuple[float, float],
+    imbalance: Mapping[str, float],
 ) -> Outcome:
+    """Parameters and report; `seconds` are those of starting up and of training."""
     standing, counts = fleet.office.standing(), fleet.shards.counts()
     pulled, pushed = fleet.office.traffic()
     report = DistributedReport(
@@ -189,7 +217,8 @@ def _outcome(
         workers=plan.options.workers,
         shards=plan.job.placements[0].shards,
         words=standing.words,
-        seconds=seconds,
+        seconds=seconds[1],
+        startup_seconds=seconds[0],
         losses=fleet.office.losses(),
         pulled=pulled,
         pushed=pushed,

@@ -19,7 +19,7 @@ from posterhall.embeddings.parameter_server.memory import ArraySpec, Block, Lock
 from posterhall.errors import DataError
 
 _FRESH, _RETURNED, _FINISHED, _PAUSED, _STOPPED, _OWNER = range(6)
-_ITEM, _STEP, _CLOCK, _DEAD = range(4)
+_ITEM, _STEP, _CLOCK, _DEAD, _PRESENT = range(5)
 _WORDS, _TERMS, _PULLED, _PUSHED = range(4)
 _NONE = -1
 
@@ -143,7 +143,7 @@ class Coordinator:
         """The arrays that a coordinator keeps."""
         return [
             ArraySpec("scalars", "<i8", (6,)),
-            ArraySpec("leases", "<i8", (slots, 4)),
+            ArraySpec("leases", "<i8", (slots, 5)),
             ArraySpec("returned", "<i8", (slots + 64, 2)),
             ArraySpec("sums", "<i8", (slots, 4)),
             ArraySpec("losses", "<f8", (slots, epochs, 2)),
@@ -162,6 +162,7 @@ class Coordinator:
         """The next chunk for a worker, in order of epochs and chunks; returned ones come first."""
         with self._lock:
             scalars = self._scalars
+            self._leases[slot, _PRESENT] = 1
             if scalars[_FINISHED] == self.items or scalars[_STOPPED] or self._leases[slot, _DEAD]:
                 return NoLease.DONE
             if scalars[_PAUSED]:
@@ -241,6 +242,11 @@ class Coordinator:
     def quiet(self) -> bool:
         """Whether no worker holds a lease."""
         return bool((self._leases[:, _ITEM] == _NONE).all())
+
+    @property
+    def present(self) -> int:
+        """Workers that have asked for a lease so far, the dead included."""
+        return int(self._leases[:, _PRESENT].sum())
 
     @property
     def finished(self) -> bool:

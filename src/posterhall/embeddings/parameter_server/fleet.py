@@ -62,8 +62,16 @@ class Shards(Protocol):
 
 @dataclass(frozen=True)
 class Standing:
-    """How far the work is."""
+    """How far the work is.
 
+    Attributes:
+        present: workers that have asked for work so far.
+        words: trained and pushed.
+        quiet: no worker holds a lease.
+        loss_sum, terms: summed loss, in nats, and number of terms.
+    """
+
+    present: int
     words: int
     chunks_finished: int
     finished: bool
@@ -149,6 +157,7 @@ def standing(coordinator: Coordinator) -> Standing:
     """What `Office.standing` tells."""
     loss, terms = coordinator.loss_sums()
     return Standing(
+        coordinator.present,
         coordinator.words,
         coordinator.chunks_finished,
         coordinator.finished,

@@ -119,7 +119,8 @@ class DistributedReport:
 
     Attributes:
         words: tokens trained, over all epochs (with sentence ends, as the schedule counts).
-        seconds: spent training, over all resumptions.
+        seconds: spent training, over all resumptions, from the moment that workers were there.
+        startup_seconds: before that, this time.
         losses: mean loss of a term by epoch, in nats, as the workers' own copies saw it.
         pulled, pushed: bytes moved.
         staleness: pushes by how many pushes of other workers came between pull and push, int64 (1024,).
@@ -134,6 +135,7 @@ class DistributedReport:
     shards: int
     words: int
     seconds: float
+    startup_seconds: float
     losses: list[float]
     pulled: int
     pushed: int
@@ -147,7 +149,7 @@ class DistributedReport:
 
     @property
     def words_per_second(self) -> float:
-        """Throughput."""
+        """Throughput, without the start-up."""
         return self.words / self.seconds if self.seconds else 0.0
 
     def staleness_summary(self) -> dict[str, float]:
@@ -172,6 +174,7 @@ class DistributedReport:
             "shards": self.shards,
             "words": self.words,
             "seconds": self.seconds,
+            "startup_seconds": self.startup_seconds,
             "words_per_second": self.words_per_second,
             "losses": self.losses,
             "bytes_pulled_per_word": self.pulled / max(self.words, 1),

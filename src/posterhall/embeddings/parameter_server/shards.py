@@ -28,6 +28,9 @@ STALENESS_LIMIT = 1023
 PUSH_WINDOW = 64
 """Push numbers that a shard remembers of each worker, so that a repeated push is applied once."""
 
+_OF_WORKERS = ("applied", "newest", "window")
+"""Arrays with an entry a worker; they end with the workers."""
+
 _PUSHES, _REPEATS, _REFUSED, _CLIPPED = range(4)
 
 
@@ -44,13 +47,13 @@ class Rule:
             summed squares of each parameter's gradients, `w += gamma g / sqrt(sum g^2)` with
             `g = delta / rate` (Dean et al. 2012, section 4.1).
         gamma: Adagrad's scale, the size of a parameter's first step.
-        epsilon: added to the sum of squares; the paper has none, 1e-12 only avoids 0 / 0.
+        epsilon: added to the sum of squares; the paper has none, 1e-20 only avoids 0 / 0.
         clip: longest row of a difference, in parameter units; 0 is off.
     """
 
     name: Literal["sgd", "adagrad"] = "sgd"
     gamma: float = 0.05
-    epsilon: float = 1e-12
+    epsilon: float = 1e-20
     clip: float = 0.0
 
     def __post_init__(self) -> None:
@@ -138,7 +141,7 @@ class Shard:
 
     @staticmethod
     def specs(tables: Sequence[Table], rule: Rule, *, slots: int) -> list[ArraySpec]:
-        """The arrays that a shard keeps; all of them belong to a snapshot."""
+        """The arrays that a shard keeps."""
         found = [ArraySpec(f"values/{t.name}", "<f4", (t.rows, t.width)) for t in tables]
         if rule.name == "adagrad":
             found += [ArraySpec(f"squares/{t.name}", "<f4", (t.rows, t.width)) for t in tables]
@@ -280,23 +283,29 @@ class Shard:
             return [v.copy() for v in self._values]
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """A consistent copy of everything the shard keeps."""
+        """A consistent copy of what outlasts the workers: values, squares, version, statistics."""
         with self._lock:
-            return {spec.name: self._block[spec.name].copy() for spec in self._block.specs}
+            return {name: self._block[name].copy() for name in self._lasting()}
+
+    def _lasting(self) -> list[str]:
+        return [spec.name for spec in self._block.specs if spec.name not in _OF_WORKERS]
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Continue from `state`.
+        """Continue from `state` with new workers, whose pushes are numbered from 1 again.
 
         Raises:
             DataError: if an array is missing or of another shape.
         """
         with self._lock:
-            for spec in self._block.specs:
-                if spec.name not in state or state[spec.name].shape != spec.shape:
-                    given = state[spec.name].shape if spec.name in state else "missing"
-                    raise DataError(f"shard state '{spec.name}' is {given}; it must be {spec.shape}")
-            for spec in self._block.specs:
-                self._block[spec.name][...] = state[spec.name]
+            for name in self._lasting():
+                shape = self._block[name].shape
+                if name not in state or state[name].shape != shape:
+                    given = state[name].shape if name in state else "missing"
+                    raise DataError(f"shard state '{name}' is {given}; it must be {shape}")
+            for name in self._lasting():
+                self._block[name][...] = state[name]
+            for name in _OF_WORKERS:
+                self._block[name][...] = 0
 
     def counts(self) -> dict[str, int]:
         """Pushes applied, repeats ignored, pushes refused and rows clipped."""
