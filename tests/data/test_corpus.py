@@ -268,3 +268,18 @@ def test_one_long_line_needs_little_memory(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2_000_000
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_many_distinct_words_of_every_length_outgrow_the_first_table(tmp_path, threads):
+    rng = np.random.default_rng(1)
+    lengths = rng.integers(1, 40, 30_000)
+    letters = rng.integers(97, 123, int(lengths.sum()), dtype=np.uint8).tobytes()
+    ends = np.cumsum(lengths)
+    words = [letters[end - n : end].decode() for end, n in zip(ends.tolist(), lengths.tolist(), strict=True)]
+    text = [words[i] for i in rng.integers(0, len(words), 60_000).tolist()] + ["x" * 9_999, "x" * 10_000]
+    path = tmp_path / "t.txt"
+    path.write_text(" ".join(text))
+    vocabulary, encoded = read(Corpus(path, block_bytes=50_000), min_count=1, threads=threads)
+    assert dict(zip(vocabulary.items, vocabulary.counts.tolist(), strict=True)) == Counter(text)
+    assert decoded(encoded, vocabulary) == [text]

@@ -143,6 +143,7 @@ def _last_boundary(view: memoryview, filled: int) -> int:
 
 
 def too_long(where: str) -> DataError:
+    """The error for a word that is longer than any word."""
     return DataError(
         f"{where}: a word of more than {MAX_WORD_BYTES:,} bytes. Words are separated by ASCII white space; "
         "is this a binary file, or a script without spaces that must be segmented first?"
