@@ -30,7 +30,14 @@ class Paper:
     module: str
 
 
-PAPERS: dict[str, Paper] = {}
+PAPERS: dict[str, Paper] = {
+    "distbelief": Paper(
+        "Large Scale Distributed Deep Networks",
+        "Dean, Corrado, Monga, Chen, Devin, Le, Mao, Ranzato, Senior, Tucker, Yang & Ng",
+        "NeurIPS 2012",
+        "posterhall.claims.distbelief",
+    ),
+}
 
 
 def load(modules: Sequence[str] | None = None) -> dict[str, type[Claim]]:
