@@ -31,6 +31,12 @@ class Paper:
 
 
 PAPERS: dict[str, Paper] = {
+    "word2vec": Paper(
+        "Distributed Representations of Words and Phrases and their Compositionality",
+        "Mikolov, Sutskever, Chen, Corrado & Dean",
+        "NeurIPS 2013",
+        "posterhall.claims.word2vec",
+    ),
     "distbelief": Paper(
         "Large Scale Distributed Deep Networks",
         "Dean, Corrado, Monga, Chen, Devin, Le, Mao, Ranzato, Senior, Tucker, Yang & Ng",
