@@ -109,7 +109,7 @@ class Snapshot:
     """Share of all epochs done, 0 to 1."""
     epoch: int
     loss: float
-    """Mean of the epoch so far, in nats; nan before the first chunk."""
+    """Mean of the epoch so far (of the last one, between two), in nats; nan before the first chunk."""
     rate: float
     words: float
     """Words of the corpus gone through, over all epochs."""
@@ -201,10 +201,13 @@ class Trainer:
         """The state of training, for people."""
         state = self.state
         words = state.tokens * self.corpus.words / self.corpus.tokens_total
+        loss = state.loss / state.terms if state.terms else math.nan
+        if not state.terms and state.history:  # between two epochs
+            loss = state.history[-1].loss
         return Snapshot(
             progress=self.progress(),
             epoch=state.epoch,
-            loss=state.loss / state.terms if state.terms else math.nan,
+            loss=loss,
             rate=self.settings.rate(self.progress()),
             words=words,
             total_words=float(self.corpus.words * self.settings.epochs),
