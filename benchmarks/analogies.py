@@ -28,7 +28,10 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def planted(dimensions: int) -> tuple[WordVectors, str]:
-    """30,000 words; in each section PAIRS pairs whose difference is a relation plus noise: about two in three are answered."""
+    """30,000 words; in each section PAIRS pairs whose difference is a relation plus noise.
+
+    There is so much noise that about two questions in three are answered rightly.
+    """
     import numpy as np
 
     from posterhall.embeddings.vectors import WordVectors
