@@ -97,13 +97,10 @@ def found_phrases(corpus: PlantedPhrases, *, often: int = 5) -> set[str]:
     """What two passes join, if it occurs `often`."""
     from posterhall.data.phrases import Phrases
 
-    fitted = Phrases(passes=2).fit(corpus.corpus)
-    count = Counter(
-        token
-        for sentence in fitted.transform(corpus.corpus)
-        for token in sentence
-        if token in fitted.phrases_
-    )
+    sentences = corpus.sentences()
+    fitted = Phrases(passes=2).fit(sentences)
+    known = fitted.phrases_
+    count = Counter(token for line in fitted.transform(sentences) for token in line if token in known)
     return {token for token, n in count.items() if n >= often}
 
 
