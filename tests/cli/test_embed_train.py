@@ -194,3 +194,17 @@ def test_usage_mistakes(corpus, tmp_path, train):
     diverging = train(corpus, "-o", out, "--alpha", 90)
     assert diverging.code == 4
     assert "diverges" in diverging.err
+
+
+def test_a_parameter_server_trains_the_same_job(corpus, tmp_path, train):
+    done = train(corpus, "-o", tmp_path / "v.bin", *FAST, "--backend", "threads", "--n-push", 10, "--json")
+    assert done.code == 0, done.err
+    spread = json.loads(done.out)["distributed"]
+    assert spread["workers"] == 2
+    assert sum(spread["words_by_worker"]) == spread["words"]
+    assert sum(spread["staleness"].values()) == spread["pushes"] > 0
+    nearest = load(tmp_path / "v.bin").nearest("t3w5", 5)
+    assert sum(n.word.startswith("t3w") for n in nearest) >= 4
+    assert train(corpus, "-o", tmp_path / "w.bin", "--workers", 2).code == 2
+    assert train(corpus, "-o", tmp_path / "w.bin", "--backend", "threads", "--deterministic").code == 2
+    assert train(corpus, "-o", tmp_path / "w.bin", "--backend", "carrier-pigeon").code == 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -70,6 +70,24 @@ def train(
     keep_state: Annotated[
         bool, typer.Option("--keep-state", help="Keep both matrices in the run, so that it can be grown.")
     ] = False,
+    backend: Annotated[
+        str | None,
+        typer.Option("--backend", help="Train on a parameter server: processes, threads or ray."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Server: replicas [2].")] = None,
+    shards: Annotated[
+        int | None, typer.Option("--shards", help="Server: parts of the parameters [2].")
+    ] = None,
+    n_push: Annotated[
+        int | None, typer.Option("--n-push", help="Server: mini-batches between two pushes [100].")
+    ] = None,
+    n_fetch: Annotated[
+        int | None, typer.Option("--n-fetch", help="Server: mini-batches between two pulls [100].")
+    ] = None,
+    server: Annotated[
+        list[str] | None,
+        typer.Option("--server", metavar="KEY=VALUE", help="Server: rule, gamma, bound, warm_start, ..."),
+    ] = None,
     checkpoint_seconds: Annotated[
         float, typer.Option("--checkpoint-seconds", min=0.0, help="Time between checkpoints.")
     ] = 60.0,
@@ -101,6 +119,7 @@ def train(
     from posterhall import config as settings_room
     from posterhall.devices import cores
     from posterhall.embeddings.jobs import Outputs, train_file
+    from posterhall.embeddings.parameter_server import DistributedSettings
     from posterhall.embeddings.settings import Word2VecSettings
     from posterhall.progress import duration, quantity
 
@@ -137,6 +156,14 @@ def train(
             "seed": seed,
         },
     )
+    exchange = {"workers": workers, "shards": shards, "n_push": n_push, "n_fetch": n_fetch}
+    distributed = None
+    if backend is not None:
+        distributed = settings_room.resolve(
+            DistributedSettings, sets=server or (), flags={"backend": backend, **exchange}, environ={}
+        )
+    elif server or any(value is not None for value in exchange.values()):
+        raise UsageError("--workers, --shards, --n-push, --n-fetch and --server belong to a --backend")
     result = train_file(
         settings,
         sources,
@@ -153,6 +180,7 @@ def train(
         drop=drop,
         encoding_errors=encoding_errors,  # type: ignore[arg-type]
         grow=grow,
+        distributed=distributed,
         checkpoint_seconds=checkpoint_seconds,
         overwrite=overwrite,
         resume=resume,
@@ -162,11 +190,22 @@ def train(
         emit_json(result)
         return
     losses = result["loss"]
+    spread = result.get("distributed")
     emit_table(
         [
             ("vectors", f"{result['vectors']}  {result['words']:,} words x {result['dim']}"),
             ("loss", " ".join(f"{loss:.4f}" for loss in losses) + "  an epoch, nats"),
             ("speed", f"{quantity(result['words_per_second'])} words/s, {duration(result['seconds'])}"),
             ("run", str(result["run"])),
+            *([("server", _server_line(spread))] if spread else []),
+            *[("died", death) for death in (spread["deaths"] if spread else [])],
         ]
+    )
+
+
+def _server_line(spread: dict[str, Any]) -> str:
+    stale = spread["staleness_summary"]
+    return (
+        f"{spread['workers']} workers, {spread['shards']} shards ({spread['backend']}); staleness mean "
+        f"{stale['mean']:.2f}, 95 % {stale['p95']:.0f}; {spread['bytes_pushed_per_word']:.0f} B pushed a word"
     )

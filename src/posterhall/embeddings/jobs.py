@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from posterhall.config import to_dict
+from posterhall.data import corpus as corpora
 from posterhall.data.sources import EncodingErrors
 from posterhall.data.vocabulary import Vocabulary
 from posterhall.embeddings import formats
+from posterhall.embeddings.parameter_server.settings import DistributedSettings
+from posterhall.embeddings.parameter_server.training import CHECKPOINT as SERVER_CHECKPOINT
+from posterhall.embeddings.parameter_server.training import train_encoded
 from posterhall.embeddings.settings import Word2VecSettings
 from posterhall.embeddings.trainer import Snapshot, TrainingState, load_checkpoint, save_checkpoint
 from posterhall.embeddings.word2vec import CBOW, CHECKPOINT, SkipGram, Word2Vec
-from posterhall.errors import DataError
+from posterhall.errors import DataError, UsageError
 from posterhall.progress import Progress
 from posterhall.runs import Run, is_run, read_manifest
 
@@ -57,6 +61,7 @@ def train_file(
     drop: Path | None = None,
     encoding_errors: EncodingErrors = "strict",
     grow: Path | None = None,
+    distributed: DistributedSettings | None = None,
     checkpoint_seconds: float = 60.0,
     overwrite: bool = False,
     resume: bool = False,
@@ -73,6 +78,7 @@ def train_file(
         drop: file of words to leave out.
         grow: a run made with `keep_state`: go on from its vectors and settings, but for epochs, rate and
             minimal count, which `settings` gives; add the words that are new.
+        distributed: train on a parameter server instead of threads on shared matrices (Hogwild).
         overwrite: replace a run that is there.
         resume: go on with the run that is there; a finished one is left as it is.
 
@@ -81,6 +87,7 @@ def train_file(
 
     Raises:
         DataError: for bad input, or a run that is there already.
+        UsageError: for what a parameter server cannot do: deterministic, grow, keep_state.
         Interrupted: on Ctrl-C, after a checkpoint.
     """
     format = outputs.format or formats.format_of(outputs.vectors)
@@ -88,6 +95,11 @@ def train_file(
         if not source.is_file():
             what = "is a directory" if source.is_dir() else "does not exist"
             raise DataError(f"{source} {what}; give text files")
+    if distributed is not None and (deterministic or grow is not None or outputs.keep_state):
+        raise UsageError(
+            "training on a parameter server is asynchronous and keeps no state of one machine: leave out "
+            "--deterministic, --grow and --keep-state, or leave out --backend"
+        )
     kept, dropped = _words(keep), _words(drop)
     directory = outputs.run_directory
     if is_run(directory):
@@ -105,47 +117,96 @@ def train_file(
     else:
         model = (SkipGram if settings.model == "skipgram" else CBOW)(settings)
     config = {**to_dict(settings), "deterministic": deterministic, "encoding_errors": encoding_errors}
+    if distributed is not None:
+        config["distributed"] = to_dict(distributed)
     inputs = [*sources, *(path for path in (keep, drop) if path)]
     inputs += [grow / "artifacts" / _STATE] if grow else []
-    with (
-        Run.start(
-            directory, kind=KIND, config=config, inputs=inputs, seeds=[settings.seed], resume=resume
-        ) as run,
-        _shown(f"train {settings.model}", quiet) as observe,
-    ):
-        common = {
-            "threads": threads,
-            "deterministic": deterministic,
-            "encoding_errors": encoding_errors,
-            "run": run,
-            "checkpoint_seconds": checkpoint_seconds,
-            "observe": observe,
-        }
-        if grow is not None:
-            model.grow(list(sources), **common)  # type: ignore[arg-type]
+    with Run.start(
+        directory, kind=KIND, config=config, inputs=inputs, seeds=[settings.seed], resume=resume
+    ) as run:
+        reading = {"keep": kept, "drop": dropped, "encoding_errors": encoding_errors}
+        if distributed is not None:
+            facts = _train_on_servers(settings, sources, outputs, format, distributed, run, reading, quiet)
         else:
-            model.fit(list(sources), keep=kept, drop=dropped, **common)  # type: ignore[arg-type]
-        summary, history = model.summary_, model.history_
-        vocabulary = model.vocabulary_
-        vocabulary.save(run.artifact(_VOCABULARY))
-        if outputs.vocabulary is not None:
-            vocabulary.save(outputs.vocabulary)
-        if outputs.keep_state:
-            save_checkpoint(run.artifact(_STATE), model.parameters_, TrainingState(), "")
-        model.detach_vectors().save(outputs.vectors, format=format)
+            with _shown(f"train {settings.model}", quiet) as observe:
+                common = {
+                    "threads": threads,
+                    "deterministic": deterministic,
+                    "run": run,
+                    "checkpoint_seconds": checkpoint_seconds,
+                    "observe": observe,
+                }
+                if grow is not None:
+                    model.grow(list(sources), encoding_errors=encoding_errors, **common)  # type: ignore[arg-type]
+                else:
+                    model.fit(list(sources), **reading, **common)  # type: ignore[arg-type]
+            facts = _write(model, outputs, format, run)
+        result = {"vectors": str(outputs.vectors), "dim": settings.dim, **facts, "run": str(directory)}
         run.checkpoint(CHECKPOINT).unlink(missing_ok=True)
-        result: dict[str, Any] = {
-            "vectors": str(outputs.vectors),
-            "words": len(vocabulary),
-            "dim": settings.dim,
-            "corpus_words": vocabulary.total,
-            "loss": [record.loss for record in history],
-            "words_per_second": summary.words_per_second,
-            "seconds": summary.seconds,
-            "run": str(directory),
-        }
         run.finish(**result)
     return result
+
+
+def _write(model: Word2Vec, outputs: Outputs, format: formats.Format, run: Run) -> dict[str, Any]:
+    """Write what a training left; returns the facts about it."""
+    summary, history, vocabulary = model.summary_, model.history_, model.vocabulary_
+    _save_vocabulary(vocabulary, outputs, run)
+    if outputs.keep_state:
+        save_checkpoint(run.artifact(_STATE), model.parameters_, TrainingState(), "")
+    model.detach_vectors().save(outputs.vectors, format=format)
+    return {
+        "words": len(vocabulary),
+        "corpus_words": vocabulary.total,
+        "loss": [record.loss for record in history],
+        "words_per_second": summary.words_per_second,
+        "seconds": summary.seconds,
+    }
+
+
+def _train_on_servers(
+    settings: Word2VecSettings,
+    sources: Sequence[Path],
+    outputs: Outputs,
+    format: formats.Format,
+    options: DistributedSettings,
+    run: Run,
+    reading: dict[str, Any],
+    quiet: bool,
+) -> dict[str, Any]:
+    """Train with a parameter server and write the vectors; returns the facts."""
+    vocabulary, encoded = corpora.read(
+        list(sources),
+        min_count=settings.min_count,
+        max_vocabulary=settings.max_vocabulary,
+        chunk_words=settings.chunk_words,
+        spill=run.path,
+        **reading,
+    )
+    total = encoded.tokens_total * settings.epochs
+    with (
+        encoded,
+        Progress(
+            total, label=f"train {settings.model} ({options.backend})", unit="words", quiet=quiet
+        ) as shown,
+    ):
+        result = train_encoded(settings, vocabulary, encoded, options, run, shown)
+    _save_vocabulary(vocabulary, outputs, run)
+    result.vectors.save(outputs.vectors, format=format)
+    run.checkpoint(SERVER_CHECKPOINT).unlink(missing_ok=True)
+    return {
+        "words": len(vocabulary),
+        "corpus_words": vocabulary.total,
+        "loss": result.report.losses,
+        "words_per_second": result.report.words_per_second,
+        "seconds": result.report.seconds,
+        "distributed": result.report.to_dict(),
+    }
+
+
+def _save_vocabulary(vocabulary: Vocabulary, outputs: Outputs, run: Run) -> None:
+    vocabulary.save(run.artifact(_VOCABULARY))
+    if outputs.vocabulary is not None:
+        vocabulary.save(outputs.vocabulary)
 
 
 def restore(run: Path) -> Word2Vec:
