@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from posterhall.embeddings.parameter_server import Classifier, Rule, Simulation, Timing, simulate_task
-from posterhall.seeds import generator
+from posterhall.seeds import derive, generator
 
 Optimiser = Literal["fixed rate", "Adagrad"]
 
 CLASSES = 10
 CHANCE = math.log(CLASSES)
 """Loss of guessing at random, in nats: what a run that diverged counts as."""
+
+
+@dataclass(frozen=True)
+class DrawnAgain(Timing):
+    """The same distribution of durations, drawn with another seed."""
+
+    def durations(self, worker: int, workers: int, seed: int) -> Iterator[float]:
+        """See `Timing`."""
+        return super().durations(worker, workers, derive(seed, "drawn again"))
 
 
 class Network:
@@ -44,7 +54,7 @@ class Network:
         replicas: int,
         *,
         warm_start: int = 0,
-        spread: float = 0.2,
+        timing: Timing | None = None,
         points: int | None = None,
     ) -> Simulation:
         """Train with n_fetch = n_push = 1 (Dean et al. 2012, section 5).
@@ -54,7 +64,7 @@ class Network:
             rate: the fixed rate, or Adagrad's gamma.
             replicas: with a stale copy each.
             warm_start: pushes, of all, that one replica makes alone first.
-            spread: coefficient of variation of a mini-batch's duration.
+            timing: durations; default `Timing()`.
             points: evaluations on the way.
         """
         adaptive = optimiser == "Adagrad"
@@ -66,7 +76,7 @@ class Network:
             workers=replicas,
             rule=Rule("adagrad", gamma=rate) if adaptive else Rule("sgd"),
             warm_start=warm_start,
-            timing=Timing(spread=spread),
+            timing=timing,
             seed=self._seed,
             evaluate_every=None if points is None else max(self.pushes // points, 1),
         )
