@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 
 from posterhall import stats
@@ -25,6 +26,17 @@ def mean_line(
         lows.append(interval.low if interval else math.nan)
         highs.append(interval.high if interval else math.nan)
     return Line(label, tuple(map(float, x)), tuple(means), tuple(lows), tuple(highs), markers=markers)
+
+
+def median_line(rows: Iterable[Row], arm: str, x: Sequence[float], metric: str, *, label: str) -> Line:
+    """Median over seeds of a list that each row of an arm holds, for values that a few seeds would drown."""
+    lists = [row[metric] for row in rows if row.arm == arm]
+    columns = [
+        [v[i] for v in lists if isinstance(v, tuple) and i < len(v) and math.isfinite(v[i])]
+        for i in range(len(x))
+    ]
+    medians = tuple(statistics.median(column) if column else math.nan for column in columns)
+    return Line(label, tuple(map(float, x)), medians)
 
 
 def arms_of(rows: Iterable[Row]) -> list[str]:

@@ -29,8 +29,8 @@ class KilledWorkerCostsItsBatch(Claim):
         "vectors of 800 generated words; the control runs on threads"
     )
     scales = {
-        "smoke": Budget(tokens=100_000, words=800, dim=32, epochs=2, seconds=6.0),
-        "laptop": Budget(tokens=1_000_000, words=800, dim=32, epochs=2, seeds=10, seconds=40.0),
+        "smoke": Budget(tokens=100_000, words=800, dim=32, epochs=2, seconds=10.0),
+        "laptop": Budget(tokens=300_000, words=800, dim=32, epochs=2, seeds=10, seconds=15.0),
         "full": Budget(tokens=100_000_000, words=20_000, dim=300, epochs=2, seeds=10, seconds=3600.0),
     }
 

@@ -63,7 +63,7 @@ class SparseRowsSufferLess(Claim):
             yield task.row(arm, (0.025, 0.1, 0.4), budget.replicas)
 
     def figure(self, rows: Sequence[Row]) -> Figure:
-        from posterhall.claims.distbelief.draw import mean_line
+        from posterhall.claims.distbelief.draw import mean_line, median_line
 
         deciles = range(1, 11)
         names = ["sparse rows", "dense rows", "dense network"]
@@ -74,14 +74,14 @@ class SparseRowsSufferLess(Claim):
                 mean_line(rows, "sparse rows", deciles, "row_staleness", label="sparse rows"),
                 mean_line(rows, "dense rows", deciles, "row_staleness", label="dense rows"),
                 x=across,
-                y=Axis("pushes of others to the row, between pull and push"),
+                y=Axis("others' pushes to the row since its pull"),
             ),
             Panel(
-                mean_line(rows, "sparse rows", deciles, "harm", label="sparse rows"),
+                median_line(rows, "sparse rows", deciles, "harm", label="sparse rows"),
                 x=across,
-                y=Axis("loss added (nats a pair)"),
+                y=Axis("loss added (nats a pair), median of seeds"),
             ),
             caption="The part of one replica's learning that many lose; how stale a row was that a push "
-            "changed, by the word's frequency; and the held-out loss that many replicas add, by the "
-            "frequency of the input word. Frequent words are where replicas meet.",
+            "changed, by the word's frequency; and the held-out loss that many replicas add to a "
+            "pair, by the frequency of its input word. Frequent words are where replicas meet.",
         )
