@@ -25,11 +25,11 @@ def harness():
 def test_sides_run_in_turn_and_take_turns_to_begin(harness):
     order = []
     times = harness.interleaved(
-        {"ours": lambda: order.append("a") or 1, "peer": lambda: order.append("b") or 2}, repeats=5
+        {"ours": lambda: order.append("a") or 1, "peer": lambda: order.append("b") or 2}, repeats=3
     )
-    assert "".join(order) == "abbaabbaab"
+    assert "".join(order) == "abbaab"
     assert (times["ours"].value, times["peer"].value) == (1, 2)
-    assert len(times["ours"].wall) == len(times["peer"].cpu) == 5
+    assert len(times["ours"].wall) == len(times["peer"].cpu) == 3
 
 
 def test_the_ratio_is_of_cpu_medians_and_above_one_where_ours_is_faster(harness):

@@ -163,6 +163,7 @@ def test_numbers_are_read_as_python_reads_them(tmp_path):
     assert formats.load(path).matrix[0].tobytes() == expected.tobytes()
 
 
+@settings(max_examples=25)
 @given(
     st.lists(
         st.from_regex(

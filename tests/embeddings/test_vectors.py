@@ -103,7 +103,7 @@ def test_nearest_agrees_with_brute_force(top, cached):
 def test_nearest_in_blocks_finds_what_one_block_finds(monkeypatch):
     vectors = make(5000, 8)
     whole = vectors.nearest_many(["w1", "w2", "w4999"], 12)
-    monkeypatch.setattr("posterhall.embeddings.vectors._BLOCK_SCORES", 100)
+    monkeypatch.setattr("posterhall.embeddings._search.BLOCK_SCORES", 100)
     blocked = vectors.nearest_many(["w1", "w2", "w4999"], 12)
     for one, other in zip(whole, blocked, strict=True):
         assert [word for word, _ in one] == [word for word, _ in other]
@@ -170,7 +170,7 @@ def test_lengths_beyond_float32_squares_keep_their_direction():
         assert vectors.similarity(word, "e") == pytest.approx(0, abs=0.15)
 
 
-def test_a_vector_that_is_not_finite_is_told_or_never_an_answer():
+def test_a_vector_that_is_not_finite_is_told_or_has_no_direction():
     matrix = np.array([[1, 0], [np.nan, 1], [np.inf, 0], [0.5, 0.5]], np.float32)
     with pytest.raises(DataError, match=r"'b' \(row 1\) holds NaN or infinity, as do 2 rows"):
         WordVectors(list("abcd"), matrix).nearest("a")

@@ -24,7 +24,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from posterhall.embeddings.vectors import METHODS, FloatMatrix, IntArray, Method, WordVectors
+from posterhall.embeddings._search import FloatMatrix, IntArray
+from posterhall.embeddings.vectors import METHODS, Method, WordVectors
 from posterhall.errors import DataError
 from posterhall.stats import Interval, cluster_bootstrap
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from posterhall.embeddings.vectors import Neighbor, WordVectors, suggestions
+from posterhall.embeddings._search import suggestions
+from posterhall.embeddings.vectors import Neighbor, WordVectors
 from posterhall.errors import DataError, MissingExtra
 from posterhall.runs import atomic_file, write_atomic
 

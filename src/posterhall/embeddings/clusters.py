@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from posterhall import seeds
-from posterhall.embeddings.vectors import FloatMatrix, IntArray, WordVectors
+from posterhall.embeddings._search import FloatMatrix, IntArray
+from posterhall.embeddings.vectors import WordVectors
 from posterhall.errors import DataError
 
 Start = Literal["modulo", "plusplus"]

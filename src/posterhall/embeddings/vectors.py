@@ -15,19 +15,22 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from posterhall.embeddings._search import (
+    BLOCK_SCORES,
+    FloatMatrix,
+    IntArray,
+    best_rows,
+    duplicates,
+    lengths,
+    suggestions,
+    unit_length,
+)
 from posterhall.errors import DataError
 
-FloatMatrix: TypeAlias = npt.NDArray[np.float32]
-IntArray: TypeAlias = npt.NDArray[np.int64]
 Query: TypeAlias = "str | npt.NDArray[np.floating[Any]] | Sequence[str | npt.NDArray[np.floating[Any]]]"
 Method = Literal["3cosadd", "3cosmul"]
 
 METHODS: tuple[Method, ...] = ("3cosadd", "3cosmul")
-
-# Scores of one block of queries against one block of words: at most 64 MB.
-_BLOCK_SCORES = 16_000_000
-# The insertion in merge_top costs k an insertion; above this a full sort is cheaper.
-_LARGEST_INSERTED = 1000
 
 
 class Neighbor(NamedTuple):
@@ -46,7 +49,7 @@ class WordVectors:
             memory map; otherwise converted.
         counts: occurrences of each word in the training text, shape (V,), if known.
         allow_nonfinite: accept NaN and infinite components (asked about when lengths are first needed).
-            Such a word has no direction: it is never an answer.
+            Such a word has no direction: its cosine with anything is 0.
 
     Raises:
         DataError: if the shapes disagree, a word occurs twice, or there are no words.
@@ -87,7 +90,11 @@ class WordVectors:
             dict(zip(self._words, range(len(words)), strict=True))
         )
         if len(self._index) != len(words):
-            raise DataError(_duplicates_message(self._words))
+            repeated, first = duplicates(self._words)
+            raise DataError(
+                f"{repeated:,} words occur more than once, first '{first}'; every word needs one row, so "
+                "keep one of each"
+            )
         self._norms: npt.NDArray[np.float64] | None = None
         self._unit: FloatMatrix | None = None
 
@@ -172,14 +179,14 @@ class WordVectors:
             DataError: if a vector holds NaN or infinity and `allow_nonfinite` was not given.
         """
         if self._norms is None:
-            self._norms = _norms(self._matrix)
+            self._norms = lengths(self._matrix)
             bad = np.flatnonzero(~np.isfinite(self._norms))
             if bad.size and not self._allow_nonfinite:
                 self._norms = None
                 raise DataError(
                     f"the vector of '{self._words[bad[0]]}' (row {bad[0]}) holds NaN or infinity, as do "
-                    f"{bad.size:,} rows in all; train again with a lower rate, or pass allow_nonfinite "
-                    "to leave those words out of every answer"
+                    f"{bad.size:,} rows in all; train again with a lower rate, or pass allow_nonfinite, "
+                    "which gives those words a cosine of 0 with anything"
                 )
         return self._norms
 
@@ -264,9 +271,7 @@ class WordVectors:
                     )
                 rows[i] = term
                 names.append("the given vector")
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        usable = (norms > 0) & np.isfinite(norms)
-        return np.where(usable, rows / np.where(usable, norms, 1.0), 0.0), names
+        return unit_length(rows), names
 
     def nearest(
         self,
@@ -342,56 +347,7 @@ class WordVectors:
             raise DataError(f"targets have shape {targets.shape}; these vectors need (n, {self.dimensions})")
         count = len(self) if restrict is None else min(restrict, len(self))
         skips: Sequence[Sequence[int]] = [()] * len(targets) if skip is None else skip
-        top = min(top, count)
-        rows = np.full((len(targets), top), -1, np.int64)
-        scores = np.full((len(targets), top), -np.inf, np.float32)
-        at_once = 256 if top <= _LARGEST_INSERTED else 1
-        for first in range(0, len(targets), at_once):
-            last = min(first + at_once, len(targets))
-            block = self._search_sorted if top > _LARGEST_INSERTED else self._search_merged
-            block(targets[first:last], skips[first:last], count, scores[first:last], rows[first:last])
-        return rows, scores
-
-    def _search_merged(
-        self,
-        targets: FloatMatrix,
-        skips: Sequence[Sequence[int]],
-        count: int,
-        scores: FloatMatrix,
-        rows: IntArray,
-    ) -> None:
-        from posterhall.embeddings._query_kernels import merge_top
-
-        starts = np.zeros(len(skips) + 1, np.int64)
-        np.cumsum([len(s) for s in skips], out=starts[1:])
-        flat = np.fromiter((row for s in skips for row in s), np.int64, int(starts[-1]))
-        step = max(1024, _BLOCK_SCORES // len(targets))
-        for start in range(0, count, step):
-            stop = min(start + step, count)
-            merge_top(self._cosines(targets, start, stop), start, starts, flat, scores, rows)
-
-    def _search_sorted(
-        self,
-        targets: FloatMatrix,
-        skips: Sequence[Sequence[int]],
-        count: int,
-        scores: FloatMatrix,
-        rows: IntArray,
-    ) -> None:
-        """One target, many answers: sort all scores."""
-        every = np.concatenate(
-            [
-                self._cosines(targets, start, min(start + _BLOCK_SCORES, count))[0]
-                for start in range(0, count, _BLOCK_SCORES)
-            ]
-        )
-        skipped = [row for row in skips[0] if row < count]
-        every[skipped] = -np.inf
-        top = rows.shape[1]
-        order = np.argsort(-every, kind="stable")[:top]
-        found = every[order] > -np.inf
-        rows[0, : found.sum()] = order[found]
-        scores[0, : found.sum()] = every[order[found]]
+        return best_rows(self._cosines, targets, min(top, count), skips, count)
 
     def _cosines(self, targets: FloatMatrix, start: int, stop: int) -> FloatMatrix:
         """(n, stop - start) dot products of targets with unit rows."""
@@ -460,8 +416,8 @@ class WordVectors:
         count = len(self) if restrict is None else min(restrict, len(self))
         targets = np.stack([self.direction(word) for word in (a, b, c)])
         score = np.empty(count, np.float32)
-        for start in range(0, count, _BLOCK_SCORES // 4):
-            stop = min(start + _BLOCK_SCORES // 4, count)
+        for start in range(0, count, BLOCK_SCORES // 4):
+            stop = min(start + BLOCK_SCORES // 4, count)
             shifted = (self._cosines(targets, start, stop) + 1) / 2
             score[start:stop] = shifted[1] * shifted[2] / (shifted[0] + np.float32(0.001))
         score[[row for row in skip if row < count]] = -np.inf
@@ -488,10 +444,7 @@ class WordVectors:
     def _unit_at(self, rows: IntArray) -> FloatMatrix:
         if self._unit is not None:
             return self._unit[rows]
-        chosen = self._matrix[rows].astype(np.float64)
-        norms = np.linalg.norm(chosen, axis=1, keepdims=True)
-        usable = (norms > 0) & np.isfinite(norms)
-        return np.where(usable, chosen / np.where(usable, norms, 1.0), 0.0).astype(np.float32)
+        return unit_length(self._matrix[rows].astype(np.float64)).astype(np.float32)
 
     def _query_rows(self, query: Query) -> list[int]:
         terms = [query] if isinstance(query, str | np.ndarray) else query
@@ -503,49 +456,3 @@ class WordVectors:
             for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
             if row >= 0 and score > -np.inf
         ]
-
-
-def suggestions(word: str, words: Sequence[str], index: Mapping[str, int], limit: int = 3) -> list[str]:
-    """Known words that `word` was probably meant to be: other cases and joints first, then by spelling."""
-    from rapidfuzz import fuzz, process
-
-    joined = word.replace(" ", "_")
-    variants = (
-        word.lower(),
-        word.capitalize(),
-        word.title(),
-        word.upper(),
-        joined,
-        joined.lower(),
-        word.strip(),
-    )
-    found = [variant for variant in dict.fromkeys(variants) if variant in index]
-    if not found and len(word) > 2:
-        found = [
-            match[0]
-            for match in process.extract(word, words, scorer=fuzz.ratio, limit=limit, score_cutoff=70)
-        ]
-    return found[:limit]
-
-
-def _duplicates_message(words: Sequence[str]) -> str:
-    seen: set[str] = set()
-    repeated = [word for word in words if word in seen or seen.add(word)]  # type: ignore[func-returns-value]
-    return (
-        f"{len(repeated):,} words occur more than once, first '{repeated[0]}'; every word needs one row, so "
-        "keep one of each"
-    )
-
-
-def _norms(matrix: FloatMatrix) -> npt.NDArray[np.float64]:
-    """Lengths; rows whose squares over- or underflow float32 are taken again in float64."""
-    norms = np.empty(len(matrix))
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        for start in range(0, len(matrix), 65_536):
-            block = matrix[start : start + 65_536]
-            norms[start : start + 65_536] = np.sqrt(np.einsum("ij,ij->i", block, block))
-        doubtful = np.flatnonzero(~((norms > 1e-15) & (norms < 1e15)))
-        for start in range(0, doubtful.size, 65_536):
-            rows = doubtful[start : start + 65_536]
-            norms[rows] = np.linalg.norm(matrix[rows].astype(np.float64), axis=1)
-    return norms

@@ -24,9 +24,10 @@ from typing import IO, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from posterhall.embeddings._search import FloatMatrix
 from posterhall.embeddings.formats._source import Duplicates, EncodingErrors, Source, open_file
 from posterhall.embeddings.formats._text import NUMBER, Numbers, first_line
-from posterhall.embeddings.vectors import FloatMatrix, WordVectors
+from posterhall.embeddings.vectors import WordVectors
 from posterhall.errors import DataError, did_you_mean
 from posterhall.runs import atomic_file
 
@@ -87,7 +88,7 @@ def load(
         encoding_errors: what to do with words that are not UTF-8 (the C tool cuts long ones anywhere);
             ``surrogateescape`` keeps the bytes and writes them again.
         duplicates: ``first`` keeps the first row of a repeated word and warns; ``error`` refuses.
-        allow_nonfinite: accept NaN and infinite values; such words are never an answer.
+        allow_nonfinite: accept NaN and infinite values; the cosine of such words with anything is 0.
 
     Raises:
         DataError: on anything that is not a sound file of vectors, naming file and line or byte. What a

@@ -9,10 +9,11 @@ from typing import IO
 
 import numpy as np
 
+from posterhall.embeddings._search import FloatMatrix
 from posterhall.embeddings.formats._kernels import parse_records
 from posterhall.embeddings.formats._source import Duplicates, EncodingErrors, Rows, Source
 from posterhall.embeddings.formats._text import check_room, parse_header
-from posterhall.embeddings.vectors import FloatMatrix, WordVectors
+from posterhall.embeddings.vectors import WordVectors
 from posterhall.errors import DataError
 
 _WRITE_ROWS = 4096

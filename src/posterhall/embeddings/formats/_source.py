@@ -14,7 +14,8 @@ from typing import IO, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from posterhall.embeddings.vectors import FloatMatrix, WordVectors
+from posterhall.embeddings._search import FloatMatrix
+from posterhall.embeddings.vectors import WordVectors
 from posterhall.errors import DataError
 
 EncodingErrors = Literal["strict", "replace", "ignore", "surrogateescape"]
@@ -199,8 +200,8 @@ class Rows:
         row = first + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
         raise DataError(
             f"{self.path}: the vector of '{self.words[row]}' (row {row + 1:,}) holds NaN or infinity; "
-            "train again with a lower rate, or read with allow_nonfinite, which keeps such words out of "
-            "every answer"
+            "train again with a lower rate, or read with allow_nonfinite, which gives such words a "
+            "cosine of 0"
         )
 
     def vectors(self, *, duplicates: Duplicates, allow_nonfinite: bool) -> WordVectors:

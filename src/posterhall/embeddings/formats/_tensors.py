@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from posterhall.embeddings._search import FloatMatrix
 from posterhall.embeddings.formats._source import Duplicates, EncodingErrors, assemble, open_file
-from posterhall.embeddings.vectors import FloatMatrix, WordVectors
+from posterhall.embeddings.vectors import WordVectors
 from posterhall.errors import DataError, MissingExtra
 from posterhall.runs import atomic_file
 
@@ -71,7 +72,7 @@ def read_tensors(
         row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
         raise DataError(
             f"{path}: the vector of '{words[row]}' (row {row + 1:,}) holds NaN or infinity; train again with "
-            "a lower rate, or read with allow_nonfinite, which keeps such words out of every answer"
+            "a lower rate, or read with allow_nonfinite, which gives such words a cosine of 0"
         )
     return assemble(
         path, words, matrix, counts=counts, duplicates=duplicates, allow_nonfinite=allow_nonfinite

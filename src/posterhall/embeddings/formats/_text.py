@@ -9,9 +9,10 @@ from typing import IO, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from posterhall.embeddings._search import FloatMatrix
 from posterhall.embeddings.formats._kernels import CROWDED, DONE, parse_lines
 from posterhall.embeddings.formats._source import Duplicates, EncodingErrors, Rows, Source
-from posterhall.embeddings.vectors import FloatMatrix, WordVectors
+from posterhall.embeddings.vectors import WordVectors
 from posterhall.errors import DataError
 
 Numbers = Literal["shortest", "original"]
