@@ -131,16 +131,16 @@ class Twins:
             np.stack([chosen, second[chosen]], axis=1).astype(np.int64),
         )
 
-    def found(self, vectors: WordVectors) -> float:
-        """Share of the halves whose nearest word is their other half; a half too rare to learn is a miss."""
+    def found(self, vectors: WordVectors) -> NDArray[np.bool_]:
+        """Whether the nearest word of each half is the other, (n, 2); a half too rare to be learnt is a miss."""
         rows = np.array([vectors.index.get(name, -1) for name in self.names])[self.pairs]
-        asked = rows[(rows >= 0).all(axis=1)]
-        asked = np.concatenate([asked, asked[:, ::-1]])
         unit = vectors.matrix / np.linalg.norm(vectors.matrix, axis=1, keepdims=True)
-        right = 0
-        for first in range(0, len(asked), 256):  # 256 rows of cosines at a time
-            block = asked[first : first + 256]
-            cosines = unit[block[:, 0]] @ unit.T
-            cosines[np.arange(len(block)), block[:, 0]] = -np.inf
-            right += int((cosines.argmax(axis=1) == block[:, 1]).sum())
-        return right / (2 * len(self.pairs))
+        right = np.zeros(rows.shape, bool)
+        known = np.flatnonzero((rows >= 0).all(axis=1))
+        for first in range(0, len(known), 256):  # 256 rows of cosines at a time
+            asked = known[first : first + 256]
+            for one, other in ((0, 1), (1, 0)):
+                cosines = unit[rows[asked, one]] @ unit.T
+                cosines[np.arange(len(asked)), rows[asked, one]] = -np.inf
+                right[asked, one] = cosines.argmax(axis=1) == rows[asked, other]
+        return right

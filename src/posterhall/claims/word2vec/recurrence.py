@@ -70,6 +70,7 @@ class DataAndDimension(Claim):
             ("additive", ""),
             ("independent", ", no analogies"),
         )
+        chosen: dict[tuple[int, int], float] = {}
         for structure, ending in structures:
             cells = list(dict.fromkeys([*([] if ending else every), *compared]))
             grounds = {
@@ -78,14 +79,16 @@ class DataAndDimension(Claim):
             }
             accuracy = {}
             for t, d in cells:
+                rates = [chosen[t, d]] if ending else _planted.rates(budget)
                 found = grounds[t].train(
-                    _planted.rates(budget),
+                    rates,
                     model="cbow",
                     **METHODS["HS"],
                     dim=d * budget.dim,
                     epochs=budget.epochs,
                 )
                 accuracy[t, d] = found.accuracy
+                chosen[t, d] = found.rate
                 name = compared.get((t, d), f"{t} × text, {d} × dimensions")
                 yield Row(
                     name + ending,
