@@ -63,19 +63,8 @@ from __future__ import annotations
 from posterhall.claims.base import Claim, claim
 from posterhall.claims.engine import read, run, stored_rows
 from posterhall.claims.figures import Axis, Band, Bars, Figure, Line, Panel, Points, Reference, Strip
-from posterhall.claims.kinds import (
-    Absolute,
-    Equivalent,
-    Fit,
-    Kind,
-    Ordering,
-    Paired,
-    Ratio,
-    Region,
-    Relative,
-    Threshold,
-    outside,
-)
+from posterhall.claims.kinds import Equivalent, Fit, Kind, Ordering, Paired, Ratio, Threshold
+from posterhall.claims.regions import Absolute, Region, Relative, outside
 from posterhall.claims.registry import PAPERS, Paper, load, select
 from posterhall.claims.results import Outcome, Results
 from posterhall.claims.rows import Budget, Row

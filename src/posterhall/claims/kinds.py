@@ -25,60 +25,10 @@ from typing import Literal, Protocol, Self
 import numpy as np
 
 from posterhall import stats
+from posterhall.claims.regions import INF, Margin, Region, Relative, beyond
 from posterhall.claims.rows import Floats
 from posterhall.errors import UsageError
 from posterhall.stats.estimates import Scale, log_ratios
-
-INF = math.inf
-
-
-@dataclass(frozen=True)
-class Absolute:
-    """A margin in the metric's own unit."""
-
-    value: float
-
-
-@dataclass(frozen=True)
-class Relative:
-    """A margin as a share of the second arm: ``Relative(0.03)`` is 3 %. Needs positive metrics."""
-
-    value: float
-
-
-Margin = float | Absolute | Relative
-
-
-@dataclass(frozen=True)
-class Region:
-    """A range of effects. `closed` says whether its finite ends belong to it."""
-
-    low: float = -INF
-    high: float = INF
-    closed: bool = True
-
-    def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise UsageError(f"region from {self.low} to {self.high} is empty; low must be below high")
-
-    def holds(self, interval: stats.Interval) -> bool:
-        """Whether the whole interval lies inside."""
-        if self.closed:
-            return self.low <= interval.low and interval.high <= self.high
-        # Where the region is unbounded, an infinite end of the interval is inside.
-        above = self.low < interval.low or self.low == -INF
-        return above and (interval.high < self.high or self.high == INF)
-
-    def overlaps(self, other: Region) -> bool:
-        """Whether some effect lies in both."""
-        low, high = max(self.low, other.low), min(self.high, other.high)
-        return low < high or (low == high and self.closed and other.closed)
-
-    def p_value(self, estimate: stats.Estimate) -> float:
-        """Smallest error at which the estimate's two-sided interval lies inside: under .05 at 95 %."""
-        below = estimate.tail(self.low, "below") if self.low > -INF else 0.0
-        above = estimate.tail(self.high, "above") if self.high < INF else 0.0
-        return min(1.0, 2 * max(below, above))
 
 
 class Sample(Protocol):
@@ -398,7 +348,7 @@ class Fit(Kind):
         return Region(self.low, self.high)
 
     def default_refutation(self) -> tuple[Region, ...]:
-        return _outside(self.low, self.high)
+        return beyond(self.low, self.high)
 
     def estimate(self, sample: Sample) -> stats.Estimate:
         return _mean(sample, sample.values(self.arm), "Student t over seeds")
@@ -440,7 +390,7 @@ class Threshold(Kind):
         )
 
     def default_refutation(self) -> tuple[Region, ...]:
-        return _outside(self.claimed.low, self.claimed.high)
+        return beyond(self.claimed.low, self.claimed.high)
 
     def estimate(self, sample: Sample) -> stats.Estimate:
         return _mean(sample, sample.values(self.arm), "Student t over seeds")
@@ -485,7 +435,7 @@ class Equivalent(Kind):
         return Region(-value, value)
 
     def default_refutation(self) -> tuple[Region, ...]:
-        return _outside(self.claimed.low, self.claimed.high)
+        return beyond(self.claimed.low, self.claimed.high)
 
     def estimate(self, sample: Sample) -> stats.Estimate:
         return _contrast(sample, *self.arms, "relative" if self.relative else "plain")
@@ -507,11 +457,6 @@ def _single(arms: Sequence[str], kind: str) -> str:
     return arms[0]
 
 
-def _outside(low: float, high: float) -> tuple[Region, ...]:
-    below = (Region(high=low, closed=False),) if low > -INF else ()
-    return below + ((Region(low=high, closed=False),) if high < INF else ())
-
-
 def _limits(at_least: float | None, at_most: float | None, kind: str) -> None:
     given = [x for x in (at_least, at_most) if x is not None]
     if not given or not all(math.isfinite(x) for x in given):
@@ -530,11 +475,6 @@ def short(value: float, *, signed: bool = False) -> str:
     if 999.5 <= abs(value) < 1e7:
         return f"{value:{sign},.0f}"
     return f"{value:{sign}.3g}"
-
-
-def outside(margin: float) -> tuple[Region, ...]:
-    """Both sides beyond a margin, to refute an equivalence: ``refuted=outside(0.05)``."""
-    return _outside(-margin, margin)
 
 
 def to_json(kind: Kind) -> Mapping[str, object]:

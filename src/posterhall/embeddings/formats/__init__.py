@@ -105,7 +105,7 @@ def load(
             "once with `posterhall embed convert FILE FILE.safetensors`"
         )
     if format == "safetensors":
-        vectors = read_tensors_file(path, mmap, limit, encoding_errors, duplicates, allow_nonfinite)
+        vectors = _read_tensors_file(path, mmap, limit, encoding_errors, duplicates, allow_nonfinite)
     else:
         from posterhall.embeddings.formats._binary import read_binary
         from posterhall.embeddings.formats._text import read_text
@@ -141,7 +141,7 @@ def load(
     )
 
 
-def read_tensors_file(
+def _read_tensors_file(
     path: Path,
     mmap: bool,
     limit: int | None,
