@@ -32,10 +32,12 @@ class Small:
         parameters = Parameters.initial(settings, planner.words, planner.output_rows)
         return [parameters.inputs[:, : settings.dim], parameters.outputs[:, : settings.dim]]
 
-    def job(self, settings: Word2VecSettings, *, shards: int = 1, batch_words: int = 20) -> WordJob:
+    def job(self, settings: Word2VecSettings, *, shards: int = 1, **how) -> WordJob:
         planner = self.planner(settings)
         placements = word_placements(planner, self.vocabulary.counts, shards)
-        return WordJob(settings, planner, self.encoded.read, placements, batch_words=batch_words)
+        return WordJob(
+            settings, planner, self.encoded.read, len(self.encoded), placements, **{"batch_words": 20, **how}
+        )
 
     def sequential(self, settings: Word2VecSettings) -> tuple[list[np.ndarray], list[float]]:
         """The matrices and losses of the ordinary trainer in one thread."""

@@ -9,7 +9,7 @@ from posterhall.embeddings.parameter_server import Rule
 from posterhall.embeddings.parameter_server.coordinator import Coordinator
 from posterhall.embeddings.parameter_server.replica import Event, Replica, drive
 from posterhall.embeddings.parameter_server.server import Server
-from posterhall.embeddings.parameter_server.words import cut_plan
+from posterhall.embeddings.parameter_server.words import cut_plan, join_plans, lease_size, lease_words
 from posterhall.embeddings.plans import Plan, apply, empty_matrix
 from posterhall.errors import DataError
 
@@ -67,6 +67,33 @@ def test_pieces_of_a_plan_applied_in_turn_are_the_plan(small):
     assert np.array_equal(results[0][0], results[1][0])
     assert np.array_equal(results[0][1], results[1][1])
     assert results[0][2] == pytest.approx(results[1][2])
+
+
+def test_chunks_leased_together_are_the_chunks_one_after_the_other(small):
+    settings = small.settings(loss="hierarchical+negative")
+    planner = small.planner(settings)
+    plans = [planner.plan(small.encoded.read(i), 40 + i) for i in range(3)]
+    results = []
+    for given in (plans, [join_plans(plans, Plan())]):
+        inputs, outputs = empty_matrix(planner.words, 20), empty_matrix(planner.output_rows, 20)
+        inputs[:, :20] = small.initial(settings)[0]
+        totals = sum(np.array(apply(plan, inputs, outputs, settings, 0.05)) for plan in given)
+        results.append((inputs, outputs, totals))
+    assert np.array_equal(results[0][0], results[1][0])
+    assert np.array_equal(results[0][1], results[1][1])
+    assert results[0][2] == pytest.approx(results[1][2])
+
+
+def test_a_lease_holds_as_many_words_as_a_push_wants(small):
+    settings = small.settings()
+    size = lease_size(settings, small.vocabulary.counts, small.encoded, 1500)
+    job = small.job(settings, batch_words=100, lease_chunks=size)
+    words = lease_words(small.encoded, size)
+    assert size > 1
+    assert words.sum() == small.encoded.tokens_total
+    courses = [job.open(0, lease) for lease in range(len(words) - 1)]
+    assert abs(courses[-1].steps - 15) <= 4
+    assert job.open(0, len(words) - 1).words(10_000) == words[-1]
 
 
 def test_only_rows_in_the_batch_travel(small):

@@ -234,22 +234,24 @@ def cut_plan(
     kept: Any, lo: Any, hi: Any, start: Any, rows: Any, signs: Any, shifts: Any, repeated: Any,
     first: int, last: int, begin: int, end: int,
     to_kept: Any, to_lo: Any, to_hi: Any, to_start: Any, to_rows: Any, to_signs: Any, to_shifts: Any,
-    to_repeated: Any,
+    to_repeated: Any, at: int, behind: int,
 ) -> None:  # fmt: skip
     """Copy positions first to last - 1 of a plan, with the tokens begin to end - 1 that they meet.
 
-    Positions of the copy that only serve as context have an empty window and no outputs.
+    The copy begins at position `at` and output `behind`. Its positions that only serve as context have
+    an empty window and no outputs.
     """
-    base = start[first]
+    moved = at - begin
+    base = start[first] - behind
     for i in range(begin, end):
-        k = i - begin
+        k = i + moved
         to_kept[k] = kept[i]
         inside = first <= i < last
-        to_lo[k] = lo[i] - begin if inside else k
-        to_hi[k] = hi[i] - begin if inside else k + 1
+        to_lo[k] = lo[i] + moved if inside else k
+        to_hi[k] = hi[i] + moved if inside else k + 1
         to_repeated[k] = inside and repeated[i]
         to_start[k] = start[min(max(i, first), last)] - base
-    to_start[end - begin] = start[last] - base
+    to_start[end + moved] = start[last] - base
     for p in range(start[first], start[last]):
         to_rows[p - base] = rows[p]
         to_signs[p - base] = signs[p]

@@ -52,6 +52,14 @@ def nameless_file(size: int) -> int:
     return fd
 
 
+def aligned_zeros(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """A float32 array of zeros that begins at a multiple of 64 bytes, so that vectors cross no cache line."""
+    count = int(np.prod(shape, dtype=np.int64))
+    room = np.zeros(count + _ALIGNMENT // 4, np.float32)
+    skip = -room.ctypes.data % _ALIGNMENT // 4
+    return room[skip : skip + count].reshape(shape)
+
+
 class Block:
     """Arrays laid out one after the other in one piece of memory, zeroed.
 
@@ -63,7 +71,7 @@ class Block:
     def __init__(self, specs: Sequence[ArraySpec], fd: int | None = None) -> None:
         self.specs = tuple(specs)
         self.fd = fd
-        memory: Any = bytearray(self.size(specs)) if fd is None else mmap.mmap(fd, self.size(specs))
+        memory: Any = mmap.mmap(-1 if fd is None else fd, self.size(specs))
         self._arrays: dict[str, NDArray[Any]] = {}
         at = 0
         for spec in self.specs:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from posterhall.embeddings._plan_kernels import renumber
 from posterhall.embeddings.parameter_server import _kernels
 from posterhall.embeddings.parameter_server.coordinator import Desk, Lease, NoLease, Trained
+from posterhall.embeddings.parameter_server.memory import aligned_zeros
 from posterhall.embeddings.parameter_server.placement import Placement, Table
 from posterhall.embeddings.parameter_server.shards import Matrix, Push, Rows
 from posterhall.embeddings.parameter_server.transport import Transport, Wanted
@@ -163,7 +164,7 @@ class Replica:
     pulled; every `n_push` steps the accumulated difference is pushed (Dean et al. 2012, section 4.1).
     Between pulls the worker goes on with its own steps applied; where it pulls with steps not yet
     pushed, these are laid on the fresh copy (the paper's pseudo-code would drop them from it). Both
-    counts end with the chunk.
+    counts end with the lease.
 
     Args:
         job: what is trained.
@@ -190,7 +191,7 @@ class Replica:
         self._job, self._transport, self._desk = job, transport, desk
         self._slot, self._n_fetch, self._n_push = slot, n_fetch, n_push
         self._stopping = stopping
-        self._room = [np.zeros((2, 0, stride), np.float32) for stride in job.strides]
+        self._room = [aligned_zeros((2, 0, stride)) for stride in job.strides]
         self._local: list[Matrix] = []  # the private copies that are trained
         self._twins: list[Matrix] = []  # and as they were when pulled, or when pushed last
         # Where every pull follows a push, there is nothing to keep between two copies.
@@ -262,7 +263,7 @@ class Replica:
         for i, selection in enumerate(selections):
             n = len(selection.rows)
             if n > self._room[i].shape[1]:
-                self._room[i] = np.zeros((2, n * 5 // 4, self._job.strides[i]), np.float32)
+                self._room[i] = aligned_zeros((2, n * 5 // 4, self._job.strides[i]))
         self._local = [room[0, : len(s.rows)] for room, s in zip(self._room, selections, strict=True)]
         self._twins = [room[1, : len(s.rows)] for room, s in zip(self._room, selections, strict=True)]
         wanted = []

@@ -32,11 +32,11 @@ class DistributedSettings:
     shards: int = 2
     """Parts that the parameters are kept in, >= 1."""
     batch_words: int = 100
-    """Words (after subsampling) in a mini-batch, the unit of n_fetch and n_push."""
+    """Words (centres, after subsampling) in a mini-batch, the unit of n_fetch and n_push."""
     n_fetch: int = 100
     """Mini-batches between two pulls of rows. Dean et al. 2012 use 1, on mini-batches of their own size."""
     n_push: int = 100
-    """Mini-batches between two pushes of the difference; both counts end with a chunk of the corpus."""
+    """Mini-batches between two pushes of the difference."""
     rule: Literal["sgd", "adagrad"] = "sgd"
     """What a shard does with a push: add it, or scale it by Adagrad (Dean et al. 2012, section 4.1)."""
     gamma: float = 0.05
@@ -44,7 +44,11 @@ class DistributedSettings:
     clip: float = 0.0
     """Longest change of a row in one push; 0 is off."""
     warm_start: int = 0
-    """Chunks that one worker trains alone first (Dean et al. 2012, section 4.1)."""
+    """Leases that one worker trains alone first (Dean et al. 2012, section 4.1).
+
+    A lease is as many chunks of the corpus (`chunk_words`) as n_fetch or n_push mini-batches take, at
+    least one. Both counts end with it, and the learning rate is read at its beginning.
+    """
     bound: int | None = None
     """Most pushes that a worker may be ahead of the slowest (stale-synchronous, Ho et al. 2013)."""
     push_queue: int = 0
@@ -93,8 +97,8 @@ class Death:
         worker: its slot.
         reason: the signal or the error.
         words_done: words that all workers had trained by then.
-        epoch, chunk: what it was training (None: nothing); another worker went on with it.
-        step: mini-batches of that chunk it had pushed; what came after is lost and trained again.
+        epoch, chunk: lease that it was training (None: none); another worker went on with it.
+        step: mini-batches of that lease it had pushed; what came after is lost and trained again.
         words_lost_at_most: words of that lost part (one push at most).
     """
 

@@ -17,7 +17,13 @@ from posterhall.embeddings.parameter_server.control import Checkpoints, Outcome,
 from posterhall.embeddings.parameter_server.fleet import Fleet, Plan, Standing, ThreadFleet
 from posterhall.embeddings.parameter_server.processes import ProcessFleet
 from posterhall.embeddings.parameter_server.settings import DistributedReport, DistributedSettings
-from posterhall.embeddings.parameter_server.words import word_load, word_recipe, word_tables
+from posterhall.embeddings.parameter_server.words import (
+    lease_size,
+    lease_words,
+    word_load,
+    word_recipe,
+    word_tables,
+)
 from posterhall.embeddings.plans import Planner
 from posterhall.embeddings.settings import Word2VecSettings
 from posterhall.embeddings.trainer import _DIVERGED, Parameters, _chance_loss
@@ -100,15 +106,18 @@ def train_encoded(
     """
     planner = Planner(settings, vocabulary.counts)
     _check_memory(settings, planner, options)
+    centres = max(options.n_fetch, options.n_push) * options.batch_words
+    lease_chunks = lease_size(settings, vocabulary.counts, encoded, centres)
     recipe = word_recipe(
         settings,
         vocabulary.counts,
         encoded,
         shards=options.shards,
         batch_words=options.batch_words,
+        lease_chunks=lease_chunks,
         worst_loss=_DIVERGED * _chance_loss(settings, planner),
     )
-    plan = Plan(recipe, recipe.build(), np.diff(encoded.chunks), settings.epochs, options)
+    plan = Plan(recipe, recipe.build(), lease_words(encoded, lease_chunks), settings.epochs, options)
     initial = Parameters.initial(settings, planner.words, planner.output_rows)
     checkpoints = None
     if run is not None:
@@ -118,6 +127,7 @@ def train_encoded(
                 "vocabulary": vocabulary.digest(),
                 "corpus": encoded.digest,
                 "shards": options.shards,
+                "lease_chunks": lease_chunks,
                 "rule": asdict(options.update_rule),
             }
         )

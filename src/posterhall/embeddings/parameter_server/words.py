@@ -19,6 +19,7 @@ from posterhall.embeddings.parameter_server.recipe import Recipe
 from posterhall.embeddings.parameter_server.replica import Selection
 from posterhall.embeddings.parameter_server.shards import Matrix
 from posterhall.embeddings.plans import Plan, Planner, Renumbering, apply
+from posterhall.embeddings.sampling import keep_probability
 from posterhall.embeddings.settings import Word2VecSettings
 from posterhall.errors import DataError
 from posterhall.seeds import derive
@@ -40,13 +41,17 @@ def word_load(planner: Planner, counts: NDArray[np.int64]) -> list[NDArray[np.fl
 
 
 class WordWindow:
-    """Some mini-batches of a chunk, its rows renumbered into a private copy; a `Window`."""
+    """Some mini-batches of a lease, its rows renumbered into a private copy; a `Window`."""
 
     def __init__(self, job: WordJob, first: int, last: int, whole: Plan) -> None:
         self._job, self._first, self._last = job, first, last
         self._positions = whole.n
-        self._begin = window_bounds(whole, *job.positions(first, last, whole.n))[0]
-        self._plan = cut_plan(whole, *job.positions(first, last, whole.n), job.window_plan)
+        low, high = job.positions(first, last, whole.n)
+        if (low, high) == (0, whole.n):  # nobody needs the whole's own numbering any more
+            self._begin, self._plan = 0, whole
+        else:
+            self._begin = window_bounds(whole, low, high)[0]
+            self._plan = cut_plan(whole, low, high, job.window_plan)
         self.selections: Sequence[Selection] = job.select(self._plan)
 
     def train(self, local: Sequence[Matrix], first: int, last: int, rate: float) -> tuple[float, int]:
@@ -65,14 +70,14 @@ class WordWindow:
 
 
 class WordCourse:
-    """A chunk's plan cut into mini-batches of centres; a `Course`."""
+    """The plan of a lease, cut into mini-batches of centres; a `Course`."""
 
     def __init__(self, job: WordJob, plan: Plan, tokens: int) -> None:
         self._job, self._plan, self._tokens = job, plan, tokens
         self.steps = -(-plan.n // job.batch_words)
 
     def words(self, step: int) -> int:
-        """Tokens of the chunk, in proportion to the mini-batches done."""
+        """Tokens of the lease, in proportion to the mini-batches done."""
         if step >= self.steps:
             return self._tokens
         return self._tokens * step * self._job.batch_words // self._plan.n
@@ -91,8 +96,10 @@ class WordJob:
         settings: model, loss, schedule, seed.
         planner: for the corpus's vocabulary.
         read: tokens of a chunk, int32, -1 at sentence ends.
+        chunks: number of chunks.
         placements: of both tables (see `word_placements`).
         batch_words: surviving words (centres) in a mini-batch, >= 1.
+        lease_chunks: chunks of the corpus that are leased together, >= 1.
         worst_loss: mean loss of a term above which training stops as diverged, in nats.
     """
 
@@ -101,9 +108,11 @@ class WordJob:
         settings: Word2VecSettings,
         planner: Planner,
         read: Callable[[int], NDArray[np.int32]],
+        chunks: int,
         placements: Sequence[Placement],
         *,
         batch_words: int,
+        lease_chunks: int = 1,
         worst_loss: float = float("inf"),
     ) -> None:
         self.settings = settings
@@ -112,8 +121,9 @@ class WordJob:
         self.strides = (simd.padded(settings.dim),) * 2
         self.batch_words = batch_words
         self.worst_loss = worst_loss
-        self._planner, self._read = planner, read
-        self._plan, self.window_plan, self.step_plan = Plan(), Plan(), Plan()
+        self._planner, self._read, self._chunks, self._lease_chunks = planner, read, chunks, lease_chunks
+        self._plans = [Plan() for _ in range(lease_chunks)]
+        self._joined, self.window_plan, self.step_plan = Plan(), Plan(), Plan()
         self._numberings = [Renumbering(table.rows) for table in self.tables]
 
     def rate(self, share: float) -> float:
@@ -121,13 +131,20 @@ class WordJob:
         return self.settings.rate(share)
 
     def open(self, epoch: int, chunk: int) -> WordCourse:
-        """Draw the chunk's plan, the same as `Trainer` draws."""
-        tokens = self._read(chunk)
-        plan = self._planner.plan(tokens, derive(self.settings.seed, "chunk", epoch, chunk), self._plan)
-        return WordCourse(self, plan, len(tokens))
+        """Draw the plans of a lease's chunks, the same as `Trainer` draws."""
+        first = chunk * self._lease_chunks
+        numbers = range(first, min(first + self._lease_chunks, self._chunks))
+        tokens, plans = 0, []
+        for number, room in zip(numbers, self._plans, strict=False):
+            stream = self._read(number)
+            tokens += len(stream)
+            seed = derive(self.settings.seed, "chunk", epoch, number)
+            plans.append(self._planner.plan(stream, seed, room))
+        plan = plans[0] if len(plans) == 1 else join_plans(plans, self._joined)
+        return WordCourse(self, plan, tokens)
 
     def positions(self, first: int, last: int, n: int) -> tuple[int, int]:
-        """Positions of a chunk's plan that mini-batches first to last - 1 hold."""
+        """Positions of a lease's plan that mini-batches first to last - 1 hold."""
         return min(first * self.batch_words, n), min(last * self.batch_words, n)
 
     def select(self, plan: Plan) -> tuple[Selection, Selection]:
@@ -171,6 +188,7 @@ def word_recipe(
     *,
     shards: int,
     batch_words: int,
+    lease_chunks: int = 1,
     worst_loss: float = float("inf"),
 ) -> Recipe:
     """How a worker builds its `WordJob`, wherever it is.
@@ -179,7 +197,7 @@ def word_recipe(
         settings: model, loss, schedule, seed.
         counts: of the vocabulary, int64 (V,).
         corpus: must stay open while workers are started.
-        shards, batch_words, worst_loss: as for `WordJob`.
+        shards, batch_words, lease_chunks, worst_loss: as for `WordJob`.
     """
     stream = corpus.stream
     arrays: dict[str, NDArray[Any]] = {"counts": counts, "offsets": corpus.chunks}
@@ -194,12 +212,25 @@ def word_recipe(
             "settings": to_dict(settings),
             "shards": shards,
             "batch_words": batch_words,
+            "lease_chunks": lease_chunks,
             "worst_loss": worst_loss,
             "words": corpus.words,
         },
         arrays,
         files,
     )
+
+
+def lease_size(settings: Word2VecSettings, counts: NDArray[np.int64], corpus: Encoded, centres: int) -> int:
+    """Chunks to lease together so that about so many words survive subsampling in them, >= 1."""
+    keep = keep_probability(counts, settings.subsample, settings.subsample_formula)
+    survivors = float((counts * keep).sum() / max(counts.sum(), 1)) * corpus.words / len(corpus)
+    return min(max(round(centres / max(survivors, 1e-9)), 1), len(corpus))
+
+
+def lease_words(corpus: Encoded, lease_chunks: int) -> NDArray[np.int64]:
+    """Tokens of each lease, int64."""
+    return np.add.reduceat(np.diff(corpus.chunks), np.arange(0, len(corpus), lease_chunks))
 
 
 def build_word_job(
@@ -214,8 +245,10 @@ def build_word_job(
         settings,
         planner,
         Encoded(tokens, arrays["offsets"], config["words"], "").read,
+        len(arrays["offsets"]) - 1,
         word_placements(planner, counts, config["shards"]),
         batch_words=config["batch_words"],
+        lease_chunks=config["lease_chunks"],
         worst_loss=config["worst_loss"],
     )
 
@@ -234,9 +267,26 @@ def cut_plan(whole: Plan, first: int, last: int, into: Plan) -> Plan:
     begin, end = window_bounds(whole, first, last)
     into.reserve(end - begin + 1, int(whole.start[last] - whole.start[first]))
     into.n = end - begin
+    _copy(whole, (first, last, begin, end), into, 0, 0)
+    return into
+
+
+def join_plans(plans: Sequence[Plan], into: Plan) -> Plan:
+    """One plan after the other as one; `into` is reused."""
+    into.n = sum(plan.n for plan in plans)
+    into.reserve(into.n + 1, sum(int(plan.start[plan.n]) for plan in plans))
+    at = behind = 0
+    into.start[0] = 0
+    for plan in plans:
+        _copy(plan, (0, plan.n, 0, plan.n), into, at, behind)
+        at, behind = at + plan.n, int(into.start[at + plan.n])
+    return into
+
+
+def _copy(whole: Plan, bounds: tuple[int, int, int, int], into: Plan, at: int, behind: int) -> None:
     _kernels.cut_plan(
         whole.kept, whole.lo, whole.hi, whole.start, whole.rows, whole.signs, whole.shifts, whole.repeated,
-        first, last, begin, end,
+        *bounds,
         into.kept, into.lo, into.hi, into.start, into.rows, into.signs, into.shifts, into.repeated,
+        at, behind,
     )  # fmt: skip
-    return into
