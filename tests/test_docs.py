@@ -26,6 +26,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import posterhall as posterhall_package
+
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
@@ -252,6 +254,20 @@ def test_a_json_example_has_the_fields_of_its_class(place, example):
     module, _, name = place.partition(":")
     fields = [each.name for each in dataclasses.fields(getattr(importlib.import_module(module), name))]
     assert sorted(json.loads(example)) == sorted(fields)
+
+
+# -- the version --------------------------------------------------------------------------------------
+
+
+def test_the_version_is_the_same_everywhere():
+    import yaml
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["version"] == posterhall_package.__version__
+    newest = re.search(r"^## (\S+?),", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest
+    assert newest[1] == posterhall_package.__version__
 
 
 # -- the checks themselves --------------------------------------------------------------------------
