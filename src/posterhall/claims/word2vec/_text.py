@@ -132,7 +132,7 @@ class Twins:
         )
 
     def found(self, vectors: WordVectors) -> NDArray[np.bool_]:
-        """Whether the nearest word of each half is the other, (n, 2); a half too rare to be learnt is a miss."""
+        """Whether the nearest word of each half is the other, (n, 2); one too rare to be learnt is a miss."""
         rows = np.array([vectors.index.get(name, -1) for name in self.names])[self.pairs]
         unit = vectors.matrix / np.linalg.norm(vectors.matrix, axis=1, keepdims=True)
         right = np.zeros(rows.shape, bool)

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 @claim(id="phrases-found", paper="word2vec", where="§4, eq. 6")
 class PhrasesFound(Claim):
-    """Scoring neighbours by how much oftener they stand together than apart, in two passes, finds planted
-    phrases of two and three words with an F1 of at least 0.9.
+    """Scoring neighbours by how much more often they stand together than apart, in two passes, finds
+    planted phrases of two and three words with an F1 of at least 0.9.
 
     With the original tool's values (discount 5, thresholds 200 and 100). What is found is every joined token
     that occurs five times or more after both passes; a part of a longer phrase is a mistake if it is left
@@ -40,7 +40,10 @@ class PhrasesFound(Claim):
     """
 
     kind = Threshold(metric="f1", arm="lift", at_least=0.9)
-    paper_value = "no number: 'we can form many reasonable phrases without greatly increasing the vocabulary'"
+    paper_value = (
+        "no number: 'we can form many reasonable phrases without greatly increasing the size of the "
+        "vocabulary'"
+    )
     refuted_by = "F1 below 0.9"
     negative_control = (
         "as many of the most frequent neighbours, which meet by chance because their words are frequent, "
@@ -87,7 +90,7 @@ class PhrasesFound(Claim):
         arms = {arm: arm for arm in dict.fromkeys(row.arm for row in rows)}
         bars = [Bars.of(rows, metric, arms, label=metric) for metric in ("precision", "recall")]
         return Figure(
-            Panel(*bars, y=Axis("planted phrases", percent=True, low=0, high=1)),
+            Panel(*bars, x=Axis("phrases", percent=True, low=0, high=1)),
             caption="Precision: share of the phrases found that were planted. "
             "Recall: share of the planted that were found.",
         )
@@ -125,8 +128,8 @@ def agreement(arm: str, seed: int, found: Collection[str], truth: Collection[str
 
 @claim(id="additive-composition", paper="word2vec", where="§5; Table 5")
 class AdditiveComposition(Claim):
-    """The sum of two words' vectors has the word that means both among its four nearest, far oftener than
-    either word alone.
+    """The sum of two words' vectors has the word that means both among its four nearest, far more often
+    than either word alone.
 
     Both words are left out of the answers. 'One word alone' is the better of the two words, since a word
     that means both is also near each of them.
@@ -136,9 +139,9 @@ class AdditiveComposition(Claim):
     paper_value = (
         "five examples with their four nearest: Czech + currency → koruna, Vietnam + capital → Hanoi, ..."
     )
-    refuted_by = "sums find it no oftener than one of the two words does"
+    refuted_by = "sums find it no more often than one of the two words does"
     negative_control = (
-        "where the word for both has a vector of its own, sums must not find it oftener than one word"
+        "where the word for both has a vector of its own, sums must not find it more often than one word"
     )
     control_arms = ("sum, nothing to compose", "one word alone, nothing to compose")
     deviates = (

@@ -106,11 +106,14 @@ class DataAndDimension(Claim):
         for dim in sorted({row.number("dim") for row in cells}):
             arms = {row.number("words"): row.arm for row in cells if row.number("dim") == dim}
             lines.append(Line.of(cells, "accuracy", dict(sorted(arms.items())), label=f"{dim:g} dimensions"))
-        arms_ = ["both doubled", "four times the text", "four times the dimensions"]
+        base = "1 × text, 1 × dimensions"
+        compared = [base, "both doubled", "four times the text", "four times the dimensions"]
         axis = Axis("questions answered", percent=True)
+        panels = [Panel(Strip.of(rows, "accuracy", compared), x=axis)]
+        if all(len(line.x) > 1 for line in lines):
+            panels.append(Panel(*lines, x=Axis("words of text", log=True), y=axis))
         return Figure(
-            Panel(Strip.of(rows, "accuracy", arms_), x=axis, title="equal work"),
-            Panel(*lines, x=Axis("words of text", log=True), y=axis, title="text and dimensions"),
+            *panels,
             caption="What to buy with four times the work: text, dimensions, or some of both.",
         )
 
