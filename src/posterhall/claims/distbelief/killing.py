@@ -103,7 +103,8 @@ class Training:
         whole = self._corpus.encoded
         assert not isinstance(whole.stream, int)  # noqa: S101 - a generated corpus is in memory
         chunks = whole.chunks[: len(whole) // 2 + 1]
-        with Encoded(whole.stream, chunks, whole.words, "half") as half:
+        words = int((whole.stream[: chunks[-1]] >= 0).sum())
+        with Encoded(whole.stream, chunks, words, "half") as half:
             return self._row(arm, half, replace(_EXCHANGE, backend="threads"), None)
 
     def _row(self, arm: str, encoded: Encoded, options: DistributedSettings, observe: Observer | None) -> Row:
