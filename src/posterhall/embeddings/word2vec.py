@@ -266,25 +266,21 @@ class Word2Vec:
         def keep() -> None:
             save_checkpoint(run.checkpoint(CHECKPOINT), trainer.parameters, trainer.state, identity)
 
-        while not trainer.done:
-            try:
+        try:
+            while not trainer.done:
                 trainer.train(
-                    threads=threads,
-                    deterministic=deterministic,
-                    seconds=checkpoint_seconds,
-                    observe=observe,
+                    threads=threads, deterministic=deterministic, seconds=checkpoint_seconds, observe=observe
                 )
-            except KeyboardInterrupt:
-                keep()
-                raise Interrupted(
-                    f"stopped at {100 * trainer.progress():.1f} %; the same command with --resume goes on "
-                    "from there"
-                ) from None
-            if not trainer.done:
-                keep()
-            for record in trainer.state.history[logged:]:
-                run.log(epoch=record.epoch, loss=record.loss, terms=record.terms)
-            logged = len(trainer.state.history)
+                if not trainer.done:
+                    keep()
+                for record in trainer.state.history[logged:]:
+                    run.log(epoch=record.epoch, loss=record.loss, terms=record.terms)
+                logged = len(trainer.state.history)
+        except KeyboardInterrupt:  # in training, or while a checkpoint was being written
+            keep()
+            raise Interrupted(
+                f"stopped at {100 * trainer.progress():.1f} %; the same command with --resume goes on from there"
+            ) from None
 
 
 class SkipGram(Word2Vec):
