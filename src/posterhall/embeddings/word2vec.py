@@ -279,7 +279,8 @@ class Word2Vec:
         except KeyboardInterrupt:  # in training, or while a checkpoint was being written
             keep()
             raise Interrupted(
-                f"stopped at {100 * trainer.progress():.1f} %; the same command with --resume goes on from there"
+                f"stopped at {100 * trainer.progress():.1f} %; the same command with --resume goes on "
+                "from there"
             ) from None
 
 
