@@ -44,6 +44,8 @@ SETTINGS = {
 ROOMS = (
     "posterhall.embeddings",
     "posterhall.embeddings.parameter_server",
+    "posterhall.data.corpus",
+    "posterhall.data.phrases",
     "posterhall.claims",
     "posterhall.stats",
     "posterhall.runs",

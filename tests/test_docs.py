@@ -172,6 +172,27 @@ def test_python_examples_can_be_parsed(document):
             compile(block["body"], str(document), "exec")
 
 
+def python_examples():
+    return [
+        pytest.param(block["body"], id=f"{path.stem}-{number}")
+        for path in sorted((ROOT / "docs/how-to").glob("*.md"))
+        for number, block in enumerate(FENCE.finditer(path.read_text(encoding="utf-8")))
+        if block[2] == "python"
+    ]
+
+
+@pytest.mark.parametrize("code", python_examples())
+def test_python_examples_run(code, capsys):
+    names = {"__name__": "example"}  # what is guarded by "__main__" starts processes and is left out
+    exec(compile(code, "example", "exec"), names)
+    if "Example" in names:
+        from posterhall.claims import decide
+
+        claim = names["Example"]
+        rows = [row for seed in range(5) for row in claim({}).run(claim.budget("smoke"), seed)]
+        assert [verdict.verdict for verdict in decide(claim, rows)] == ["supported", "refuted"]
+
+
 # -- JSON -------------------------------------------------------------------------------------------
 
 EXAMPLE = re.compile(
