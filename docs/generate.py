@@ -312,14 +312,20 @@ def python_page() -> str:
         rows = []
         for name in sorted(module.__all__, key=str.lower):
             value = getattr(module, name)
-            documented = inspect.isclass(value) or inspect.isroutine(value)
-            rows.append((f"`{name}`", _first(value) if documented else ""))
+            # An alias of a type, or a value, has no documentation of its own.
+            own = inspect.isclass(value) or inspect.isroutine(value)
+            own = own and value.__module__.startswith("posterhall")
+            kind = type(value).__name__
+            rows.append((f"`{name}`", _first(value) if own else _KINDS.get(kind, "a type")))
         lines += _table(("name", "what it is"), rows)
     return "\n".join(lines) + "\n"
 
 
+_KINDS = {"dict": "a mapping", "frozenset": "a set", "tuple": "a tuple", "str": "a text", "int": "a number"}
+
+
 def _first(value: object) -> str:
-    """The first paragraph of a docstring; an alias of a type has none of its own."""
+    """The first paragraph of a docstring."""
     doc = inspect.getdoc(value) or ""
     return " ".join(doc.split("\n\n")[0].split())
 
