@@ -18,6 +18,7 @@ from posterhall.data.vocabulary import Vocabulary
 from posterhall.embeddings.parameter_server import Simulation, simulate
 from posterhall.embeddings.parameter_server.words import word_recipe
 from posterhall.embeddings.plans import Planner
+from posterhall.embeddings.sampling import keep_probability
 from posterhall.embeddings.settings import Word2VecSettings
 from posterhall.embeddings.trainer import Parameters
 from posterhall.errors import DataError
@@ -116,6 +117,14 @@ class Corpus:
         return cls(vocabulary, encoded, held_out)
 
 
+def kept_share(words: int, subsample: float) -> float:
+    """Share of the tokens that subsampling keeps where word r of so many has frequency 1 / r (Zipf)."""
+    frequency = 1 / np.arange(1, words + 1)
+    frequency /= frequency.sum()
+    counts = np.round(frequency * 1e9).astype(np.int64)
+    return float((frequency * keep_probability(counts, subsample, "code")).sum())
+
+
 class WordTask:
     """Skip-gram on a generated corpus, trained by replicas on a simulated clock.
 
@@ -124,18 +133,24 @@ class WordTask:
         dim: length of a vector.
         pushes: of all replicas together, each of a mini-batch of 50 words; what the corpus is long enough
             for in one epoch, but for the ends of chunks.
+        subsample: threshold above which frequent words are thinned out; 0 keeps all.
         seed: of corpus, initial vectors, windows, noise and durations.
     """
 
-    def __init__(self, *, words: int, dim: int, pushes: int, seed: int) -> None:
-        self._seed, self._dim = seed, dim
+    def __init__(self, *, words: int, dim: int, pushes: int, seed: int, subsample: float = 0.0) -> None:
+        self._seed, self._dim, self._subsample = seed, dim, subsample
+        longer = 1 / kept_share(words, subsample)
+        self._chunk_words = round(10 * BATCH_WORDS * longer)
         self._corpus = Corpus.generate(
-            words=words, tokens=pushes * BATCH_WORDS, chunk_words=10 * BATCH_WORDS, seed=seed
+            words=words,
+            tokens=round(pushes * BATCH_WORDS * longer / 100) * 100,
+            chunk_words=self._chunk_words,
+            seed=seed,
         )
 
     def _settings(self, rate: float) -> Word2VecSettings:
         return Word2VecSettings(
-            dim=self._dim, epochs=1, min_count=1, subsample=0.0, chunk_words=10 * BATCH_WORDS,
+            dim=self._dim, epochs=1, min_count=1, subsample=self._subsample, chunk_words=self._chunk_words,
             alpha=rate, min_alpha_ratio=1.0, seed=self._seed,
         )  # fmt: skip
 
@@ -171,8 +186,9 @@ class WordTask:
         """Choose the highest rate at which one replica learns 95 % of its best, then train with many.
 
         Returns:
-            A row with `lost`, and by tenth of the vocabulary, most frequent first: `row_staleness` of the
-            input rows and `harm`, the loss that many replicas add to pairs with such an input word.
+            A row with `lost_share`, and by tenth of the vocabulary, most frequent first: `row_staleness` of
+            the input rows and `harm`, the loss that many replicas add to pairs with such an input word over
+            what they add to all.
         """
         nothing = self.losses(self._initial())
         ones = {rate: self._measured(self.train(rate, 1)) for rate in grid}
@@ -185,11 +201,12 @@ class WordTask:
         tenths = done.rows[0].by_decile(order) if done is not None else []
         tenth = np.concatenate([np.full(len(part), i) for i, part in enumerate(np.array_split(order, 10))])
         added = np.where(np.isfinite(many), many - ones[rate], np.nan)
+        added = added / added.mean() if added.mean() != 0 else np.full_like(added, np.nan)
         group = tenth[self._corpus.held_out.inputs]
         return Row(
             arm,
             self._seed,
-            lost=rates.lost_share(untrained, means[rate], float(many.mean())),
+            lost_share=rates.lost_share(untrained, means[rate], float(many.mean())),
             rate=rate,
             loss_of_one=means[rate],
             loss_of_many=float(many.mean()),
