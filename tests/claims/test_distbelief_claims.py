@@ -21,7 +21,7 @@ from posterhall.claims.distbelief.network import (
     final_loss,
     staleness_shares,
 )
-from posterhall.claims.distbelief.vectors import Corpus, HeldOut, WordTask
+from posterhall.claims.distbelief.vectors import Corpus, HeldOut, WordTask, kept_share
 from posterhall.embeddings.parameter_server import Simulation, Timing
 from posterhall.embeddings.parameter_server.processes import ProcessFleet
 from posterhall.errors import DataError
@@ -176,7 +176,17 @@ def test_the_row_of_a_word_task_tells_staleness_by_frequency():
     staleness = row["row_staleness"]
     assert len(staleness) == len(row["harm"]) == 10
     assert staleness[0] > 3 * staleness[-1], "frequent words are where replicas meet"
-    assert row["lost"] <= 1
+    assert row["lost_share"] <= 1
+    assert row["harm"][0] > row["harm"][-1]
+
+
+def test_a_thinned_corpus_is_so_much_longer_that_it_has_as_many_pushes():
+    assert kept_share(300, 0.0) == 1.0
+    assert kept_share(300, 1e-3) < 0.6
+    sizes = [WordTask(words=300, dim=4, pushes=80, subsample=t, seed=4).train(0.025, 1) for t in (0.0, 1e-3)]
+    pushes = [int(done.staleness.sum()) for done in sizes]
+    assert pushes[0] == 80
+    assert pushes[1] == pytest.approx(80, rel=0.15), "but for the ends of chunks"
 
 
 # The worker that is killed.
@@ -241,6 +251,7 @@ TOYS = {
     "adagrad-extends-replicas": Budget(pushes=30, hidden=8, replicas=4, lowest=0.05, factor=4.0, rates=2),
     "warm-start-helps": Budget(pushes=40, hidden=8, replicas=4),
     "sparse-rows-suffer-less": Budget(pushes=40, hidden=8, replicas=4, words=100, dim=4),
+    "thinned-rows-suffer-less": Budget(pushes=40, hidden=8, replicas=4, words=100, dim=4),
 }  # fmt: skip
 
 
