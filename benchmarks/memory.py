@@ -24,12 +24,11 @@ from posterhall import devices
 _CHILD = """
 import json, sys, time
 from posterhall import devices
-from posterhall.embeddings.jobs import Outputs, train_file
-from posterhall.embeddings.settings import Word2VecSettings
+from posterhall.embeddings.jobs import Outputs, TrainSettings, train_file
 from pathlib import Path
 corpus, out, dim, threads = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 small = corpus.with_name("small.txt")
-settings = Word2VecSettings(model="cbow", dim=dim, epochs=1)
+settings = TrainSettings(model="cbow", dim=dim, epochs=1)
 # Kernels are compiled or loaded before the measurement, as imports are.
 train_file(settings, [small], Outputs(vectors=out.with_name("small.bin")), threads=threads)
 before = devices.peak_bytes()

@@ -208,3 +208,20 @@ def test_a_parameter_server_trains_the_same_job(corpus, tmp_path, train):
     assert train(corpus, "-o", tmp_path / "w.bin", "--workers", 2).code == 2
     assert train(corpus, "-o", tmp_path / "w.bin", "--backend", "threads", "--deterministic").code == 2
     assert train(corpus, "-o", tmp_path / "w.bin", "--backend", "carrier-pigeon").code == 4
+
+
+def test_a_runs_settings_file_repeats_the_run(corpus, tmp_path, train):
+    once = train(corpus, "-o", tmp_path / "a.bin", *FAST, "--deterministic", "--window", 3)
+    assert once.code == 0, once.err
+    again = train(corpus, "-o", tmp_path / "b.bin", "-c", tmp_path / "a.run" / "config.yaml", "--quiet")
+    assert again.code == 0, again.err
+    assert (tmp_path / "a.bin").read_bytes() == (tmp_path / "b.bin").read_bytes()
+
+
+def test_the_corpus_is_never_overwritten(tmp_path, train):
+    text = tmp_path / "x.txt"
+    text.write_text("a b c d\n" * 100)
+    done = train(text, "-o", text)
+    assert done.code == 4
+    assert "overwritten" in done.err
+    assert text.read_text() == "a b c d\n" * 100

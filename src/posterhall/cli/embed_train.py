@@ -61,8 +61,9 @@ def train(
         Path | None, typer.Option("--drop", help="File of words to leave out, one a line.")
     ] = None,
     encoding_errors: Annotated[
-        str, typer.Option("--encoding-errors", help="Bytes that are not UTF-8: strict, replace or ignore.")
-    ] = "strict",
+        str | None,
+        typer.Option("--encoding-errors", help="Bytes that are not UTF-8: strict, replace or ignore."),
+    ] = None,
     grow: Annotated[
         Path | None,
         typer.Option("--grow", metavar="RUN", help="Go on from a run kept with --keep-state, on new text."),
@@ -118,9 +119,8 @@ def train(
     """
     from posterhall import config as settings_room
     from posterhall.devices import cores
-    from posterhall.embeddings.jobs import Outputs, train_file
+    from posterhall.embeddings.jobs import Outputs, TrainSettings, train_file
     from posterhall.embeddings.parameter_server import DistributedSettings
-    from posterhall.embeddings.settings import Word2VecSettings
     from posterhall.progress import duration, quantity
 
     sources = [*(corpus or []), *([tool_train] if tool_train else [])]
@@ -139,7 +139,7 @@ def train(
             raise UsageError("-cbow and --model both choose the model; give one of them")
         model = "cbow" if tool_cbow else "skipgram"
     settings = settings_room.resolve(
-        Word2VecSettings,
+        TrainSettings,
         file=config,
         sets=sets or (),
         flags={
@@ -154,6 +154,8 @@ def train(
             "epochs": epochs,
             "alpha": alpha,
             "seed": seed,
+            "deterministic": deterministic or None,
+            "encoding_errors": encoding_errors,
         },
     )
     exchange = {"workers": workers, "shards": shards, "n_push": n_push, "n_fetch": n_fetch}
@@ -175,10 +177,8 @@ def train(
             keep_state=keep_state,
         ),
         threads=threads or cores(),
-        deterministic=deterministic,
         keep=keep,
         drop=drop,
-        encoding_errors=encoding_errors,  # type: ignore[arg-type]
         grow=grow,
         distributed=distributed,
         checkpoint_seconds=checkpoint_seconds,

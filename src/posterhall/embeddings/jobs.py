@@ -30,6 +30,21 @@ _STATE = "state.npz"
 
 
 @dataclass(frozen=True)
+class TrainSettings(Word2VecSettings):
+    """Everything that determines the vectors of a job; a run's config.yaml holds these fields."""
+
+    deterministic: bool = False
+    """The same vectors whatever the number of threads."""
+    encoding_errors: EncodingErrors = "strict"
+    """Bytes that are not UTF-8: strict, replace or ignore."""
+
+    @property
+    def model_settings(self) -> Word2VecSettings:
+        """Those of the estimator alone."""
+        return Word2VecSettings(**{f.name: getattr(self, f.name) for f in fields(Word2VecSettings)})
+
+
+@dataclass(frozen=True)
 class Outputs:
     """Where a training writes."""
 
@@ -51,15 +66,13 @@ class Outputs:
 
 
 def train_file(
-    settings: Word2VecSettings,
+    settings: TrainSettings,
     sources: Sequence[Path],
     outputs: Outputs,
     *,
     threads: int,
-    deterministic: bool = False,
     keep: Path | None = None,
     drop: Path | None = None,
-    encoding_errors: EncodingErrors = "strict",
     grow: Path | None = None,
     distributed: DistributedSettings | None = None,
     checkpoint_seconds: float = 60.0,
@@ -73,7 +86,7 @@ def train_file(
         settings: what to learn.
         sources: text files, read in this order.
         outputs: where to write.
-        threads: training threads; the result depends on them unless `deterministic`.
+        threads: training threads; the result depends on them unless it is `deterministic`.
         keep: file of words to keep however rare, one a line.
         drop: file of words to leave out.
         grow: a run made with `keep_state`: go on from its vectors and settings, but for epochs, rate and
@@ -95,11 +108,15 @@ def train_file(
         if not source.is_file():
             what = "is a directory" if source.is_dir() else "does not exist"
             raise DataError(f"{source} {what}; give text files")
-    if distributed is not None and (deterministic or grow is not None or outputs.keep_state):
+    if distributed is not None and (settings.deterministic or grow is not None or outputs.keep_state):
         raise UsageError(
             "training on a parameter server is asynchronous and keeps no state of one machine: leave out "
             "--deterministic, --grow and --keep-state, or leave out --backend"
         )
+    for written in (outputs.vectors, outputs.vocabulary):
+        for read in (*sources, *(path for path in (keep, drop) if path)):
+            if written is not None and written.resolve() == read.resolve():
+                raise DataError(f"{written} is read and would be overwritten; write to another file with -o")
     kept, dropped = _words(keep), _words(drop)
     directory = outputs.run_directory
     if is_run(directory):
@@ -110,13 +127,12 @@ def train_file(
             shutil.rmtree(directory)
     if grow is not None:
         old = restore(grow)
-        settings = replace(
-            old.settings, epochs=settings.epochs, alpha=settings.alpha, min_count=settings.min_count
-        )
-        model = Word2Vec.from_parameters(settings, old.vocabulary_, old.parameters_)
+        given = {name: getattr(settings, name) for name in ("epochs", "alpha", "min_count")}
+        model = Word2Vec.from_parameters(replace(old.settings, **given), old.vocabulary_, old.parameters_)
+        settings = replace(settings, **{**to_dict(old.settings), **given})
     else:
-        model = (SkipGram if settings.model == "skipgram" else CBOW)(settings)
-    config = {**to_dict(settings), "deterministic": deterministic, "encoding_errors": encoding_errors}
+        model = (SkipGram if settings.model == "skipgram" else CBOW)(settings.model_settings)
+    config = to_dict(settings)
     if distributed is not None:
         config["distributed"] = to_dict(distributed)
     inputs = [*sources, *(path for path in (keep, drop) if path)]
@@ -124,20 +140,22 @@ def train_file(
     with Run.start(
         directory, kind=KIND, config=config, inputs=inputs, seeds=[settings.seed], resume=resume
     ) as run:
-        reading = {"keep": kept, "drop": dropped, "encoding_errors": encoding_errors}
+        reading = {"keep": kept, "drop": dropped, "encoding_errors": settings.encoding_errors}
         if distributed is not None:
-            facts = _train_on_servers(settings, sources, outputs, format, distributed, run, reading, quiet)
+            facts = _train_on_servers(
+                settings.model_settings, sources, outputs, format, distributed, run, reading, quiet
+            )
         else:
             with _shown(f"train {settings.model}", quiet) as observe:
                 common = {
                     "threads": threads,
-                    "deterministic": deterministic,
+                    "deterministic": settings.deterministic,
                     "run": run,
                     "checkpoint_seconds": checkpoint_seconds,
                     "observe": observe,
                 }
                 if grow is not None:
-                    model.grow(list(sources), encoding_errors=encoding_errors, **common)  # type: ignore[arg-type]
+                    model.grow(list(sources), encoding_errors=settings.encoding_errors, **common)  # type: ignore[arg-type]
                 else:
                     model.fit(list(sources), **reading, **common)  # type: ignore[arg-type]
             facts = _write(model, outputs, format, run)
