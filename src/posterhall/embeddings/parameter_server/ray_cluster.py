@@ -9,6 +9,7 @@ loopback address and has no dashboard; do not expose one that you start yourself
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -366,6 +367,7 @@ def connect(options: DistributedSettings, store_bytes: int) -> bool:
     ray = _ray()
     if ray.is_initialized():
         return False
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody unless asked for
     if options.ray_address is not None:
         ray.init(address=options.ray_address, log_to_driver=False, logging_level="error")
     else:
