@@ -42,16 +42,16 @@ class DataAndDimension(Claim):
     control_arms = ("both doubled, no analogies", f"{BETTER}, no analogies")
     deviates = (
         "generated text from 50,000 to 200,000 words (laptop: 250,000 to 1 M) and 8 to 32 dimensions, "
-        "planted in 32; best of 2 or 3 learning rates in each cell"
+        "planted in 32; best of 2 learning rates in each cell"
     )
     scales = {
         "smoke": Budget(
             tokens=50_000, entities=40, slots=10, truth=32, questions=3000, dim=8, epochs=4, whole=False,
-            lowest_rate=0.05, rates=2, seconds=4.0,
+            lowest_rate=0.025, rates=2, seconds=4.0,
         ),
         "laptop": Budget(
             tokens=250_000, entities=80, slots=10, truth=32, questions=3000, dim=8, epochs=5, whole=True,
-            lowest_rate=0.025, rates=3, seconds=60.0,
+            lowest_rate=0.025, rates=2, seconds=40.0,
         ),
         "full": Budget(
             tokens=5_000_000, entities=500, slots=20, truth=64, questions=10_000, dim=25, epochs=5,
