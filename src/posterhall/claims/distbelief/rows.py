@@ -133,7 +133,7 @@ def _figure(rows: Sequence[Row], sparse: str, dense: str) -> Figure:
         Panel(
             median_line(rows, sparse, tenths, "harm", label=sparse),
             x=across,
-            y=Axis("loss added to a pair / mean, median of seeds"),
+            y=Axis("added loss / its mean (median of seeds)"),
         ),
         caption="The part of one replica's learning that many lose; how stale a row was that a push changed, "
         "by the word's frequency (no line where all seeds diverged); and the loss that many replicas add to "
