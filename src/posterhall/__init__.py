@@ -14,14 +14,22 @@ __version__ = "0.1.0"
 _ROOMS = (
     "claims",
     "config",
+    "curation",
     "data",
     "devices",
     "embeddings",
     "errors",
+    "evals",
+    "lm",
+    "metrics",
+    "models",
+    "objectives",
     "report",
     "runs",
+    "scaling",
     "seeds",
     "stats",
+    "train",
 )
 
 __all__ = ["__version__", *_ROOMS]

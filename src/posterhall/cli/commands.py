@@ -12,7 +12,14 @@ from posterhall.errors import did_you_mean
 
 COMMANDS = {
     "embed": ("posterhall.cli.embed:app", "Word vectors: train, query, evaluate, convert."),
-    "data": ("posterhall.cli.data:app", "Text before training: phrases, word counts, statistics."),
+    "data": (
+        "posterhall.cli.data:app",
+        "Text before training: phrases, duplicates, filters, mixtures, statistics.",
+    ),
+    "train": ("posterhall.cli.train:app", "Train language models."),
+    "model": ("posterhall.cli.model:app", "Generate text with a model, and see what it is."),
+    "scale": ("posterhall.cli.scale:app", "Scaling laws: fit, allocate, and look for emergence."),
+    "eval": ("posterhall.cli.eval:app", "Evaluate a model on tasks."),
     "claims": ("posterhall.cli.claims:app", "Put headline claims of papers to the test."),
     "runs": ("posterhall.cli.runs:app", "List runs and show where a result came from."),
     "tour": ("posterhall.cli.tour:tour", "Run the headline claim of every paper and write the report."),
