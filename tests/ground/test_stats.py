@@ -14,6 +14,7 @@ from posterhall.errors import DataError
 from posterhall.stats import (
     Smallest,
     bca_interval,
+    benjamini_hochberg,
     bootstrap,
     cluster_bootstrap,
     clustered,
@@ -324,3 +325,16 @@ def test_a_perfect_rank_correlation_still_has_an_open_end():
         spearman_interval([1, 1, 1, 1], [1, 2, 3, 4])
     with pytest.raises(DataError, match="four"):
         spearman_interval([1, 2, 3], [1, 2, 3])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
+def test_benjamini_hochberg_is_scipys(p_values):
+    adjusted = benjamini_hochberg(p_values)
+    assert adjusted == pytest.approx(reference.false_discovery_control(p_values), abs=1e-12)
+    assert (adjusted <= holm(p_values) + 1e-12).all()
+
+
+def test_benjamini_hochberg_of_nothing_and_of_no_probabilities():
+    assert benjamini_hochberg([]).size == 0
+    with pytest.raises(DataError, match="from 0 to 1"):
+        benjamini_hochberg([0.5, math.nan])

@@ -22,7 +22,7 @@ from posterhall.stats.estimates import (
     seeds_needed,
     student,
 )
-from posterhall.stats.multiple import holm
+from posterhall.stats.multiple import benjamini_hochberg, holm
 from posterhall.stats.rank import spearman, spearman_interval
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Smallest",
     "StudentT",
     "bca_interval",
+    "benjamini_hochberg",
     "bootstrap",
     "cluster_bootstrap",
     "clustered",
