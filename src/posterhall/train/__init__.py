@@ -1,0 +1,53 @@
+"""Training: one loop for every model and objective, and the jobs that use it.
+
+    trained = fit(model, Packed(tokens, context=256), objective=next_token, settings=TrainSettings(epochs=1))
+
+Names and modules are imported on first use; only training itself needs torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from posterhall.train.language import next_token
+    from posterhall.train.lm import LmSettings, train_lm
+    from posterhall.train.loop import Trained, fit
+    from posterhall.train.settings import TrainSettings
+
+_MODULES = (
+    "checkpoint",
+    "distributed",
+    "language",
+    "lm",
+    "loop",
+    "metrics",
+    "optimiser",
+    "schedule",
+    "settings",
+    "sweep",
+    "table",
+)
+_NAMES = {
+    "LmSettings": "lm",
+    "TrainSettings": "settings",
+    "Trained": "loop",
+    "fit": "loop",
+    "next_token": "language",
+    "train_lm": "lm",
+}
+
+__all__ = ["LmSettings", "TrainSettings", "Trained", "fit", "next_token", "train_lm"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module '{__name__}' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted((*globals(), *_MODULES, *_NAMES))
