@@ -25,7 +25,9 @@ from posterhall.seeds import generator
 Observer = Callable[[Standing, Fleet], None]
 
 # 5 ms a message, as between machines: so both workers are at work when one is killed.
-_EXCHANGE = DistributedSettings(backend="processes", workers=2, n_fetch=5, n_push=5, latency=0.005)
+_EXCHANGE = DistributedSettings(
+    backend="processes", workers=2, batch_words=100, n_fetch=5, n_push=5, latency=0.005
+)
 
 
 class Killer:

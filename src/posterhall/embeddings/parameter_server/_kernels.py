@@ -1,8 +1,7 @@
 """Kernels of the parameter server: rows out of a shard and into it, and plans cut into windows.
 
-Row numbers are int32. Matrices of values are float32 and C-contiguous; where a private copy is wider
-than the shard's rows (its stride is padded for the training kernels), only the shard's width is
-touched.
+Row numbers are int32. Matrices of values are float32 and C-contiguous. Rows may be stored longer than the
+table is wide, by zeros, in a shard (`stored_length`) as in a private copy (the training kernels' stride).
 """
 
 from __future__ import annotations
@@ -31,14 +30,15 @@ def _fetch(values: Any, width: int, rows: Any, i: int) -> None:
 
 
 @njit(**_OPTIONS)
-def gather(values: Any, width: int, rows: Any, into: Any, twin: Any, stride: int) -> None:
-    """into[i] = twin[i] = values[rows[i]] for rows of `width` in `values` and `stride` in the others.
+def gather(values: Any, stored: int, rows: Any, into: Any, twin: Any, stride: int) -> None:
+    """into[i] = twin[i] = values[rows[i]] for rows of `stored` in `values` and `stride` in the others.
 
-    All three are flat.
+    All three are flat. The shorter of both lengths is copied: what lies behind a table's width is zero.
     """
+    width = min(stored, stride)
     for i in range(rows.shape[0]):
-        _fetch(values, width, rows, i + 4)
-        a = np.int64(rows[i]) * width
+        _fetch(values, stored, rows, i + 4)
+        a = np.int64(rows[i]) * stored
         b = i * stride
         x = 0
         while x + LANES <= width:
@@ -100,8 +100,8 @@ def clip_rows(delta: Any, longest: Any) -> int:
 
 @njit(**_OPTIONS)
 def add_rows(values: Any, rows: Any, delta: Any) -> None:
-    """values[rows[i]] += delta[i]."""
-    width = values.shape[1]
+    """values[rows[i], :width] += delta[i], float32 (n, width)."""
+    width = delta.shape[1]
     for i in range(rows.shape[0]):
         r = rows[i]
         for j in range(width):
@@ -109,15 +109,16 @@ def add_rows(values: Any, rows: Any, delta: Any) -> None:
 
 
 @njit(**_OPTIONS)
-def add_progress(values: Any, width: int, rows: Any, now: Any, before: Any, stride: int) -> None:
-    """values[rows[i]] += now[i] - before[i] for rows of `width` in `values` and `stride` in the others.
+def add_progress(values: Any, stored: int, rows: Any, now: Any, before: Any, stride: int) -> None:
+    """values[rows[i]] += now[i] - before[i] for rows of `stored` in `values` and `stride` in the others.
 
-    All three are flat.
+    All three are flat, and zero behind the table's width.
     """
+    width = min(stored, stride)
     minus = simd.splat(np.float32(-1.0))
     for i in range(rows.shape[0]):
-        _fetch(values, width, rows, i + 4)
-        a = np.int64(rows[i]) * width
+        _fetch(values, stored, rows, i + 4)
+        a = np.int64(rows[i]) * stored
         b = i * stride
         x = 0
         while x + LANES <= width:
@@ -137,7 +138,7 @@ def adagrad_rows(
 
     g = -delta / rate; squares += g^2; values -= gamma g / sqrt(squares) (Dean et al. 2012, section 4.1).
     """
-    width = values.shape[1]
+    width = delta.shape[1]
     for i in range(rows.shape[0]):
         r = rows[i]
         for j in range(width):

@@ -31,8 +31,11 @@ class DistributedSettings:
     """Model replicas that train at the same time, >= 1."""
     shards: int = 2
     """Parts that the parameters are kept in, >= 1."""
-    batch_words: int = 100
-    """Words (centres, after subsampling) in a mini-batch, the unit of n_fetch and n_push."""
+    batch_words: int = 200
+    """Words (centres, after subsampling) in a mini-batch, the unit of n_fetch and n_push.
+
+    The more, the fewer rows are moved a word: words that recur within an exchange are moved once.
+    """
     n_fetch: int = 100
     """Mini-batches between two pulls of rows. Dean et al. 2012 use 1, on mini-batches of their own size."""
     n_push: int = 100

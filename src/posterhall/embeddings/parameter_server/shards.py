@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from posterhall import simd
 from posterhall.embeddings.parameter_server import _kernels
 from posterhall.embeddings.parameter_server.memory import ArraySpec, Block, Lock
 from posterhall.embeddings.parameter_server.placement import Table
@@ -32,6 +33,15 @@ _OF_WORKERS = ("applied", "newest", "window")
 """Arrays with an entry a worker; they end with the workers."""
 
 _PUSHES, _REPEATS, _REFUSED, _CLIPPED = range(4)
+
+
+def stored_length(width: int) -> int:
+    """Floats that a shard gives a row: whole vectors, so that no vector crosses a cache line.
+
+    Rows so short that the padding would cost more than a quarter stay as they are.
+    """
+    padded = simd.padded(width)
+    return padded if 4 * padded <= 5 * width else width
 
 
 class PoisonedPush(DataError):
@@ -142,7 +152,7 @@ class Shard:
     @staticmethod
     def specs(tables: Sequence[Table], rule: Rule, *, slots: int) -> list[ArraySpec]:
         """The arrays that a shard keeps."""
-        found = [ArraySpec(f"values/{t.name}", "<f4", (t.rows, t.width)) for t in tables]
+        found = [ArraySpec(f"values/{t.name}", "<f4", (t.rows, stored_length(t.width))) for t in tables]
         if rule.name == "adagrad":
             found += [ArraySpec(f"squares/{t.name}", "<f4", (t.rows, t.width)) for t in tables]
         return [
@@ -184,7 +194,7 @@ class Shard:
                     f"row {int(wanted[bad])} of '{table.name}': the shard holds {table.rows} rows"
                 )
             flat = (to.reshape(-1), twin.reshape(-1), to.shape[1])
-            _kernels.gather(values.reshape(-1), table.width, wanted, *flat)
+            _kernels.gather(values.reshape(-1), values.shape[1], wanted, *flat)
         return seen
 
     def push(self, push: Push) -> Receipt:
@@ -221,7 +231,7 @@ class Shard:
         if push.bases is not None:
             if self.rule.name == "sgd" and not self.rule.clip:
                 flat = (delta.reshape(-1), push.bases[i].reshape(-1), delta.shape[1])
-                _kernels.add_progress(values.reshape(-1), width, rows, *flat)
+                _kernels.add_progress(values.reshape(-1), values.shape[1], rows, *flat)
                 return
             delta = delta[:, :width] - push.bases[i][:, :width]
         if self.rule.clip:
@@ -274,13 +284,13 @@ class Shard:
     def assign(self, values: Sequence[Matrix]) -> None:
         """Set every row of every table (initial parameters); float32 (rows, width) each."""
         with self._lock:
-            for mine, given in zip(self._values, values, strict=True):
-                mine[:] = given
+            for table, mine, given in zip(self.tables, self._values, values, strict=True):
+                mine[:, : table.width] = given
 
     def values(self) -> list[Matrix]:
         """A copy of every table's rows."""
         with self._lock:
-            return [v.copy() for v in self._values]
+            return [v[:, : t.width].copy() for t, v in zip(self.tables, self._values, strict=True)]
 
     def state(self) -> dict[str, NDArray[Any]]:
         """A consistent copy of what outlasts the workers: values, squares, version, statistics."""
