@@ -168,7 +168,7 @@ def hold_out(
     """
     documents = len(tokens.offsets)
     if documents < _FEW_DOCUMENTS:
-        return _cut(tokens, len(tokens) - max(2, round(fraction * len(tokens))), tokenizer)
+        return cut(tokens, len(tokens) - max(2, round(fraction * len(tokens))), tokenizer)
     held = np.zeros(documents, bool)
     count = min(max(1, round(fraction * documents)), documents - 1)
     held[generator(seed, "hold out").permutation(documents)[:count]] = True
@@ -177,10 +177,14 @@ def hold_out(
     return load(directory / "train"), load(directory / "held")
 
 
-def _cut(tokens: Tokens, at: int, tokenizer: Tokenizer) -> tuple[Tokens, Tokens]:
-    """Both sides of a place; a document that lies across it becomes two."""
+def cut(tokens: Tokens, at: int, tokenizer: Tokenizer) -> tuple[Tokens, Tokens]:
+    """A stream's first `at` tokens and the rest; a document that lies across becomes two.
+
+    Raises:
+        DataError: if fewer than two tokens would come first.
+    """
     if at < 2:
-        raise DataError(f"a text of {len(tokens):,} tokens is too short to hold a part of it out")
+        raise DataError(f"a text of {len(tokens):,} tokens is too short to be divided")
     before = tokens.offsets < at
     first, last = tokens.offsets[before], tokens.offsets[~before]
     early, late = tokens.document_bytes[before].copy(), tokens.document_bytes[~before]

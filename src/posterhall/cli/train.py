@@ -1,0 +1,191 @@
+"""`posterhall train`: models from data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from posterhall.cli.output import (
+    ConfigFile,
+    Json,
+    Quiet,
+    Resume,
+    Seed,
+    Sets,
+    Threads,
+    emit_json,
+    emit_table,
+)
+
+app = typer.Typer(help="Train language models.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """Train language models."""
+
+
+@app.command()
+def lm(
+    text: Annotated[
+        list[str],
+        typer.Argument(help="Plain text, .jsonl, .parquet (+ .gz, .zst); directories and patterns too."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run directory; the model is artifacts/model.")],
+    held_out: Annotated[
+        list[str] | None, typer.Option("--eval", help="Held-out text; may be repeated.")
+    ] = None,
+    eval_fraction: Annotated[
+        float | None, typer.Option("--eval-fraction", help="Without --eval: share to hold out [0.05].")
+    ] = None,
+    eval_every: Annotated[
+        int | None, typer.Option("--eval-every", help="Steps between evaluations [0: only at the end].")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", help="byte, bpe:N (learnt), or a tokenizer.json [byte].")
+    ] = None,
+    dim: Annotated[int | None, typer.Option("--dim", help="Width [256].")] = None,
+    layers: Annotated[int | None, typer.Option("--layers", help="Blocks [4].")] = None,
+    heads: Annotated[int | None, typer.Option("--heads", help="Query heads [4].")] = None,
+    kv_heads: Annotated[int | None, typer.Option("--kv-heads", help="Key and value heads [as many].")] = None,
+    context: Annotated[int | None, typer.Option("--context", help="Tokens a row [256].")] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", help="Rows a pass, over all processes [32].")
+    ] = None,
+    accumulate: Annotated[int | None, typer.Option("--accumulate", help="Passes a step [1].")] = None,
+    epochs: Annotated[
+        float | None, typer.Option("--epochs", help="Length in passes over the text [1].")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Length in steps.")] = None,
+    tokens: Annotated[str | None, typer.Option("--tokens", help="Length in tokens, as 5e6.")] = None,
+    unique_tokens: Annotated[
+        str | None, typer.Option("--unique-tokens", help="Use only that many tokens of the text.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate [6e-4].")] = None,
+    schedule: Annotated[
+        str | None, typer.Option("--schedule", help="cosine, linear, constant or wsd [cosine].")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or auto [auto].")] = None,
+    seed: Seed = None,
+    init: Annotated[
+        Path | None, typer.Option("--init", help="Go on from a model's directory, with its tokeniser.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ... [an accelerator].")] = None,
+    threads: Threads = None,
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Under torchrun: divide the weights too (FSDP2).")
+    ] = False,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", help="Keep tokenised text here, for several runs.")
+    ] = None,
+    checkpoint_seconds: Annotated[
+        float, typer.Option("--checkpoint-seconds", min=0.0, help="Time between checkpoints.")
+    ] = 300.0,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write TensorBoard events into the run.")
+    ] = False,
+    resume: Resume = False,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a decoder on text and save it as transformers loads it (Llama's architecture).
+
+    All other settings (weight_decay, warmup, clip, packing, dropout, keep, ...) go through --set. Under
+    torchrun the same command trains on several processes.
+    """
+    import os
+
+    from posterhall import config as settings_room
+    from posterhall.devices import cores, limit_threads
+
+    beside_us = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    limit_threads(threads or max(1, cores() // beside_us))  # before torch is loaded
+
+    from posterhall.train.lm import LmSettings, train_lm
+
+    settings = settings_room.resolve(
+        LmSettings,
+        file=config,
+        sets=sets or (),
+        flags={
+            "eval_fraction": eval_fraction,
+            "eval_every": eval_every,
+            "tokenizer": tokenizer,
+            "dim": dim,
+            "layers": layers,
+            "heads": heads,
+            "kv_heads": kv_heads,
+            "context": context,
+            "batch": batch,
+            "accumulate": accumulate,
+            "epochs": epochs,
+            "steps": steps,
+            "tokens": tokens,
+            "unique_tokens": unique_tokens,
+            "lr": lr,
+            "schedule": schedule,
+            "dtype": dtype,
+            "seed": seed,
+        },
+    )
+    result = train_lm(
+        settings,
+        [Path(each) for each in text],
+        out,
+        held_out=[Path(each) for each in held_out or ()],
+        init=init,
+        device=device,
+        cache=cache,
+        checkpoint_seconds=checkpoint_seconds,
+        tensorboard=tensorboard,
+        shard=shard,
+        resume=resume,
+        quiet=quiet,
+    )
+    if result is None:  # another process tells
+        return
+    if json:
+        emit_json(result)
+        return
+    emit_table(_lines(result))
+
+
+def _lines(result: dict[str, object]) -> list[tuple[str, str]]:
+    from posterhall.progress import duration, quantity
+
+    def number(name: str) -> float:
+        value = result[name]
+        assert isinstance(value, int | float)  # noqa: S101 - for the type checker
+        return value
+
+    lines = [
+        ("model", str(result["model"])),
+        (
+            "parameters",
+            f"{number('params'):,} ({number('params_non_embedding'):,} without embeddings), "
+            f"{number('vocab_size'):,} tokens ({result['tokenizer']})",
+        ),
+        (
+            "trained",
+            f"{number('tokens'):,} tokens in {number('steps'):,} steps, {number('epochs'):.3g} epochs of "
+            f"{number('unique_tokens'):,}",
+        ),
+        ("train loss", f"{number('train_loss'):.4f} nats/token"),
+    ]
+    if result["loss"] is not None:
+        bits = f", {number('bits_per_byte'):.4f} bits/byte" if result["bits_per_byte"] is not None else ""
+        best = (
+            ""
+            if result["best_step"] == result["steps"]
+            else (f"; best {number('best_loss'):.4f} at step {number('best_step'):,}")
+        )
+        lines.append(("held-out loss", f"{number('loss'):.4f} nats/token{bits}{best}"))
+    lines += [
+        ("speed", f"{quantity(number('tokens_per_second'))} tokens/s, {duration(number('seconds'))}"),
+        ("run", str(result["run"])),
+    ]
+    return lines
