@@ -259,6 +259,27 @@ def test_resuming_where_nothing_is_starts_afresh(tmp_path):
     assert run.manifest["resumes"] == 0
 
 
+@pytest.mark.parametrize("left", ["nothing", "a line", "a checkpoint", "an artifact"])
+def test_only_a_run_that_failed_and_left_nothing_is_in_nobodys_way(tmp_path, left):
+    path = tmp_path / "run"
+    with pytest.raises(DataError, match="no word"), start(path) as run:
+        if left == "a line":
+            run.log(step=1)
+        elif left != "nothing":
+            kept = run.checkpoint("x") if left == "a checkpoint" else run.artifact("x")
+            kept.write_text("kept")
+        raise DataError("the corpus holds no word")
+    if left == "nothing":
+        with start(path, config={"dim": 7}) as run:
+            assert not run.resumed
+        assert runs.read_manifest(path)["config"] == {"dim": 7}
+        assert yaml.safe_load((path / "config.yaml").read_text()) == {"dim": 7}
+        assert "error" not in runs.read_manifest(path)
+    else:
+        with pytest.raises(DataError, match="holds a run already"):
+            start(path, config={"dim": 7})
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_run_is_never_overwritten_unasked(tmp_path, finished):
     path = tmp_path / "run"

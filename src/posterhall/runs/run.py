@@ -93,11 +93,13 @@ class Run:
         Raises:
             DataError: if a run is there and `resume` is not set, or it differs from this one, or another
                 process works in it, or the directory holds other things. Nothing there is changed then.
+                A run that failed before it left anything (for a wrong input, say) is in nobody's way.
         """
         path = Path(path)
         try:
             if is_run(path):
-                _check_wanted(path, resume=resume)
+                if resume or not _is_barren(path):
+                    _check_wanted(path, resume=resume)
             elif path.is_dir() and not _is_empty(path):
                 raise DataError(
                     f"{path} is not empty and not a run (it has no {MANIFEST}); "
@@ -126,8 +128,10 @@ class Run:
         except OSError as error:
             raise DataError(f"cannot use {path} for a run: {error.strerror}; choose another place") from error
         try:
-            resumed = is_run(path)
+            resumed = is_run(path) and (resume or not _is_barren(path))
             manifest = _continued(path, fresh, resume=resume) if resumed else fresh
+            if not resumed:
+                (path / CONFIG).unlink(missing_ok=True)  # of a barren run
             write_atomic(path / MANIFEST, _as_json(manifest))
             for directory in (path, path / CHECKPOINTS, path / ARTIFACTS):
                 directory.mkdir(exist_ok=True)
@@ -246,6 +250,12 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _is_barren(path: Path) -> bool:
+    """Whether the run that is there failed before it logged or left anything."""
+    left = [each for part in (CHECKPOINTS, ARTIFACTS) for each in (path / part).rglob("*") if each.is_file()]
+    return not left and read_manifest(path)["status"] == "failed" and not read_metrics(path)
 
 
 def _check_wanted(path: Path, *, resume: bool) -> dict[str, Any]:
