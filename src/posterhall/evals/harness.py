@@ -40,7 +40,7 @@ def harness_model(lm: LM) -> Any:
     Raises:
         MissingExtra: if the harness is not installed.
     """
-    base = require("lm_eval.api.model", "harness", "running the tasks of lm-evaluation-harness").LM
+    base: Any = require("lm_eval.api.model", "harness", "running the tasks of lm-evaluation-harness").LM
 
     class HarnessModel(base):  # type: ignore[misc]
         """Answers the three kinds of request of the harness."""

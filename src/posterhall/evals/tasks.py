@@ -254,7 +254,7 @@ def parse(value: Any, where: str, *, default_id: str) -> Item:
     for key, each in (("id", identity), ("cluster", cluster)):
         if isinstance(each, bool) or not isinstance(each, str | int | None):
             raise DataError(f"{where}: {key} is {each!r}; it must be text or a whole number")
-    common = {
+    common: dict[str, Any] = {
         "id": str(identity),
         "where": where,
         "fields": fields,

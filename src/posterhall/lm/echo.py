@@ -36,7 +36,7 @@ class EchoLM(LM):
         for row, text in zip(counts, texts, strict=True):
             row += np.bincount(np.frombuffer(text.encode(), dtype=np.uint8), minlength=256)
         norms = np.linalg.norm(counts, axis=1, keepdims=True)
-        return counts / np.maximum(norms, 1.0)
+        return np.asarray(counts / np.maximum(norms, 1.0))
 
     def _sample(self, request: Request) -> Sample:
         whole = transcript(request.prompt).encode()

@@ -68,9 +68,7 @@ class Request:
     """Whether the log-probability of each generated token is wanted."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.prompt, str) and not (
-            self.prompt and all(isinstance(each, Message) for each in self.prompt)
-        ):
+        if not isinstance(self.prompt, str) and not _is_conversation(self.prompt):
             raise DataError(f"a prompt is text or a tuple of one or more Messages, not {self.prompt!r}")
         if self.max_tokens < 1 or self.n < 1:
             raise DataError(f"max_tokens is {self.max_tokens} and n {self.n}; both must be at least 1")
@@ -78,8 +76,16 @@ class Request:
             raise DataError(f"temperature is {self.temperature}; it must be 0 (the most probable) or above")
         if not 0 < self.top_p <= 1:
             raise DataError(f"top_p is {self.top_p}; it must be above 0 and at most 1 (everything)")
-        if isinstance(self.stop, str) or not all(isinstance(each, str) and each for each in self.stop):
+        if not _are_texts(self.stop):
             raise DataError(f"stop is {self.stop!r}; it must be a tuple of texts, none of them empty")
+
+
+def _is_conversation(value: object) -> bool:
+    return isinstance(value, tuple) and bool(value) and all(isinstance(each, Message) for each in value)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(each, str) and each for each in value)
 
 
 @dataclass(frozen=True)
