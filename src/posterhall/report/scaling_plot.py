@@ -1,0 +1,204 @@
+"""Draws scaling laws: a fit with its residuals and profiles, and where a budget is best spent."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from posterhall.errors import DataError
+from posterhall.runs import atomic_file
+from posterhall.scaling import intervals, views
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from posterhall.scaling.allocate import Allocation
+    from posterhall.scaling.laws import Law
+    from posterhall.scaling.table import Runs
+
+Ending = Literal["svg", "png", "pdf"]
+ENDINGS: tuple[Ending, ...] = ("svg", "png", "pdf")
+
+_BLUE, _RED, _GREY, _INK = "#1f6f8b", "#c4572f", "#8a8a8a", "#222222"
+_SETTINGS: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "posterhall",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.edgecolor": "#bbbbbb",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+}
+
+
+def ending(path: Path) -> Ending:
+    """The kind of picture that a path asks for.
+
+    Raises:
+        DataError: on another ending than .svg, .png or .pdf.
+    """
+    given = path.suffix.removeprefix(".").lower()
+    for each in ENDINGS:
+        if given == each:
+            return each
+    raise DataError(f"{path.name} does not end in {', '.join('.' + each for each in ENDINGS)}")
+
+
+def draw_fit(law: Law, runs: Runs, path: Path, *, level: float = 0.95) -> None:
+    """Write predicted against seen loss, and a panel for each profiled life.
+
+    Args:
+        law: fitted to `runs`.
+        runs: what it was fitted to.
+        path: .svg, .png or .pdf.
+        level: of the profile's interval.
+    """
+    fit = law.fit_
+    figure = _figure(path, 1 + len(fit.profiles))
+    axes = figure.axes
+    predicted = law.loss(runs.params, runs.tokens, runs.unique_tokens)
+    epochs = runs.epochs
+    dots = axes[0].scatter(
+        runs.loss, predicted, c=np.log10(epochs), s=14, cmap="viridis", linewidths=0, zorder=3
+    )
+    ends = [min(runs.loss.min(), predicted.min()), max(runs.loss.max(), predicted.max())]
+    axes[0].plot(ends, ends, color=_GREY, lw=0.8, ls=(0, (5, 2.5)))
+    axes[0].set_xlabel("loss seen (nats a token)")
+    axes[0].set_ylabel("loss by the law")
+    axes[0].set_title(f"{fit.n} runs, R² {fit.r2:.3f}")
+    if epochs.max() > 1.01:
+        bar = figure.colorbar(dots, ax=axes[0], pad=0.02)
+        ticks = np.arange(0, math.floor(np.log10(epochs.max())) + 1)
+        bar.set_ticks(ticks.tolist(), labels=[f"{10**t:g}" for t in ticks.tolist()])
+        bar.set_label("epochs")
+        bar.outline.set_visible(False)
+    for each, (name, (grid, lowest)) in zip(axes[1:], fit.profiles.items(), strict=False):
+        _profile(each, law, name, grid, lowest, level)
+    _save(figure, path)
+
+
+def _profile(axes: Axes, law: Law, name: str, grid: Any, lowest: Any, level: float) -> None:
+    fit = law.fit_
+    bound = intervals.threshold(fit.objective, level, fit.n)
+    symbol = {"R_D": "$R_D^*$", "R_N": "$R_N^*$"}[name]
+    finite = np.isfinite(grid)
+    axes.axhspan(fit.objective, bound, color=_BLUE, alpha=0.10, lw=0)
+    axes.plot(grid[finite], lowest[finite], color=_BLUE, lw=1.4)
+    for minimum in fit.minima:
+        if math.isfinite(minimum.values[name]):
+            axes.plot(minimum.values[name], minimum.objective, "o", color=_RED, ms=4, zorder=3)
+    axes.axhline(lowest[-1], color=_GREY, lw=0.8, ls=(0, (5, 2.5)))
+    axes.text(
+        0.98,
+        lowest[-1],
+        "never ends",
+        color=_GREY,
+        ha="right",
+        va="bottom",
+        transform=axes.get_yaxis_transform(),
+    )
+    axes.set_xscale("log")
+    axes.set_ylim(fit.objective - 0.15 * (bound - fit.objective), fit.objective + 4 * (bound - fit.objective))
+    axes.set_xlabel(f"{symbol} (repetitions)" if name == "R_D" else f"{symbol} (multiples of $U_N$)")
+    axes.set_ylabel("objective")
+    axes.set_title(f"{symbol}: dots are minima, the band {level:.0%}")
+
+
+def draw_allocation(
+    law: Law, flops: float, unique_tokens: float | None, found: Allocation, path: Path
+) -> None:
+    """Write the frontier around the budget, and with limited tokens the contours of loss.
+
+    Args:
+        law: with constants.
+        flops, unique_tokens: the budget.
+        found: the allocation.
+        path: .svg, .png or .pdf.
+    """
+    figure = _figure(path, 1 if unique_tokens is None else 2)
+    axes = figure.axes
+    line = views.frontier(law, (flops / 100, flops * 10), unique_tokens)
+    axes[0].plot(line.flops, line.params, color=_BLUE, lw=1.4, label="parameters")
+    axes[0].plot(line.flops, line.tokens, color=_RED, lw=1.4, label="tokens")
+    for value, name, colour in ((found.params, "params", _BLUE), (found.tokens, "tokens", _RED)):
+        low, high = found.interval.get(name, (value, value))
+        axes[0].errorbar(
+            [flops],
+            [value],
+            [[max(0, value - low)], [max(0, high - value)]],
+            fmt="o",
+            ms=5,
+            color=colour,
+            capsize=3,
+        )
+    if unique_tokens is not None:
+        axes[0].axhline(unique_tokens, color=_GREY, lw=0.8, ls=(0, (5, 2.5)))
+        axes[0].text(
+            0.02,
+            unique_tokens,
+            "unique tokens",
+            color=_GREY,
+            va="bottom",
+            transform=axes[0].get_yaxis_transform(),
+        )
+    axes[0].set_xscale("log")
+    axes[0].set_yscale("log")
+    axes[0].set_xlabel("compute (FLOP)")
+    axes[0].set_title("best parameters and tokens")
+    axes[0].legend(frameon=False, loc="upper left")
+    if unique_tokens is not None:
+        _contours(axes[1], law, flops, unique_tokens, found)
+    _save(figure, path)
+
+
+def _contours(axes: Axes, law: Law, flops: float, unique_tokens: float, found: Allocation) -> None:
+    most = max(20.0, 6 * found.epochs)
+    plane = views.contours(
+        law, unique_tokens, epochs=(1.0, most), params=(found.params / 12, found.params * 12)
+    )
+    levels = np.quantile(plane.loss, np.linspace(0.02, 0.9, 14))
+    lines = axes.contour(
+        plane.epochs, plane.params, plane.loss, levels=np.unique(levels), cmap="viridis_r", linewidths=0.9
+    )
+    axes.clabel(lines, fontsize=7, fmt="%.3f")
+    epochs = plane.epochs
+    axes.plot(epochs, flops / (6 * epochs * unique_tokens), color=_INK, lw=1.0, ls=(0, (5, 2.5)))
+    axes.plot(found.epochs, found.params, "o", color=_RED, ms=6, zorder=3)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_ylim(float(plane.params[0]), float(plane.params[-1]))
+    axes.set_xlabel(f"epochs over {unique_tokens:.3g} unique tokens")
+    axes.set_ylabel("parameters")
+    axes.set_title("loss; dashed is the budget")
+
+
+def _figure(path: Path, panels: int) -> Figure:
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    ending(path)
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(0.6 + 4.2 * panels, 3.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        for i in range(panels):
+            axes = figure.add_subplot(1, panels, i + 1)
+            axes.tick_params(color="#bbbbbb", labelcolor="#555555", which="both")
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    import matplotlib as mpl
+
+    kind = ending(path)
+    # No date inside: equal fits give equal files.
+    metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
+    with mpl.rc_context(_SETTINGS), atomic_file(path) as file:
+        figure.savefig(file, format=kind, dpi=150, metadata=metadata)
