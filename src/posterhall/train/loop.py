@@ -203,9 +203,8 @@ class _Training:
         with metrics, _stop_signals(self.folder is not None) as stop, _training_mode(self.model):
             while state.step < self.steps:
                 begun = time.perf_counter()
-                norm, stopping, saving = self._step(
-                    bool(stop), self.folder is not None and time.monotonic() - saved > checkpoint_seconds
-                )
+                due = self.folder is not None and time.monotonic() - saved > checkpoint_seconds
+                norm, stopping, saving = self._step(stop, due)
                 state.seconds += time.perf_counter() - begun
                 last = state.step == self.steps
                 if state.step % settings.log_every == 0 or last:
@@ -244,7 +243,7 @@ class _Training:
             seconds=state.seconds,
         )
 
-    def _step(self, stop: bool, save: bool) -> tuple[Any, bool, bool]:
+    def _step(self, heard: list[int], save: bool) -> tuple[Any, bool, bool]:
         """One update; returns the gradient's norm, and whether to stop and whether to save."""
         settings, state, world = self.settings, self.state, self.where
         count = min(settings.rows_a_step, self.rows - state.items)
@@ -267,6 +266,7 @@ class _Training:
                 (loss if alone else loss * weight).backward()
             loss_sum = loss_sum + loss.detach() * weight
             weight_sum = weight_sum + weight
+        stop = bool(heard)
         synchronous = self.device.type == "cpu" or (state.step + 1) % settings.log_every == 0
         if world.size > 1:
             sums = [float(loss_sum), float(weight_sum), float(stop), float(save and world.first)]
