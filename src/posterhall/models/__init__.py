@@ -1,0 +1,56 @@
+"""Models: the decoder and its sequence mixers, generation, Hugging Face in and out.
+
+    config = DecoderConfig(vocab_size=512)
+    model = Decoder(config, seed=0)
+    save(model, "model");  model = load("model")
+
+Names and modules are imported on first use; only using them needs torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from posterhall.models.cache import Cache
+    from posterhall.models.config import DecoderConfig
+    from posterhall.models.counts import flops_per_token, parameters_count
+    from posterhall.models.decoder import Decoder
+    from posterhall.models.generate import Generation
+    from posterhall.models.hub import load, save
+
+_MODULES = ("cache", "config", "counts", "decoder", "generate", "hub", "mixers")
+_NAMES = {
+    "Cache": "cache",
+    "Decoder": "decoder",
+    "DecoderConfig": "config",
+    "Generation": "generate",
+    "flops_per_token": "counts",
+    "load": "hub",
+    "parameters_count": "counts",
+    "save": "hub",
+}
+
+__all__ = [
+    "Cache",
+    "Decoder",
+    "DecoderConfig",
+    "Generation",
+    "flops_per_token",
+    "load",
+    "parameters_count",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
+    raise AttributeError(f"module 'posterhall.models' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted((*globals(), *_MODULES))

@@ -1,0 +1,58 @@
+"""What the mixers of a decoder remember of the tokens so far, for all rows of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from posterhall.errors import DataError
+
+if TYPE_CHECKING:
+    from posterhall.models.mixers import State
+
+
+class Cache:
+    """The states of all layers, made by `Decoder.new_cache` and filled by `Decoder.hidden(cache=...)`.
+
+    Attributes:
+        states: one a layer.
+        lengths: tokens seen by each row, B of them.
+        max_length: tokens a row has room for.
+    """
+
+    def __init__(self, states: list[State], lengths: Sequence[int], max_length: int) -> None:
+        self.states = states
+        self.lengths = list(lengths)
+        self.max_length = max_length
+
+    @property
+    def batch(self) -> int:
+        """Rows B."""
+        return len(self.lengths)
+
+    def select(self, rows: Sequence[int]) -> Cache:
+        """A copy of some rows, in this order; a row may be taken several times.
+
+        Many continuations of one prompt: fill a cache of one row with the prompt, then
+        `cache.select([0] * n)`.
+        """
+        if any(not 0 <= row < self.batch for row in rows):
+            raise DataError(f"rows {list(rows)} of a cache with {self.batch} rows")
+        return Cache(
+            [state.select(rows) for state in self.states],
+            [self.lengths[row] for row in rows],
+            self.max_length,
+        )
+
+    def room(self, tokens: int) -> None:
+        """Check that every row has room for so many tokens more.
+
+        Raises:
+            DataError: if one has not.
+        """
+        fullest = max(self.lengths, default=0)
+        if fullest + tokens > self.max_length:
+            raise DataError(
+                f"{tokens} tokens after {fullest} exceed the {self.max_length} that the cache has room for; "
+                "make it longer: new_cache(batch, max_length)"
+            )

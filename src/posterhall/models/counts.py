@@ -1,0 +1,80 @@
+"""Parameters and floating-point operations of a decoder, in closed form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from posterhall.errors import DataError
+from posterhall.models.config import DecoderConfig
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """How many parameters a decoder has, by part."""
+
+    embedding: int
+    """The token embedding, V D."""
+    attention: int
+    """Projections of queries, keys, values and outputs."""
+    feed_forward: int
+    """Gate, up and down projections."""
+    norms: int
+    """Gains, two a layer and the last one."""
+    head: int
+    """An untied head's matrix, V D; 0 if it is the embedding."""
+
+    @property
+    def total(self) -> int:
+        """All, a tied matrix once."""
+        return self.embedding + self.attention + self.feed_forward + self.norms + self.head
+
+    @property
+    def non_embedding(self) -> int:
+        """Without embedding and head: the N of Kaplan et al. 2020."""
+        return self.attention + self.feed_forward + self.norms
+
+
+def parameters_count(config: DecoderConfig) -> Parameters:
+    """Parameters of a decoder of this shape.
+
+    Raises:
+        DataError: if it has a mixer other than attention, whose size only its maker knows.
+    """
+    _only_attention(config)
+    dim = config.dim
+    keys = config.key_value_heads * config.head_dim
+    return Parameters(
+        embedding=config.vocab_size * dim,
+        attention=config.layers * (2 * dim * dim + 2 * dim * keys),
+        feed_forward=config.layers * 3 * dim * config.feed_forward_dim,
+        norms=(2 * config.layers + 1) * dim,
+        head=0 if config.tie_embeddings else config.vocab_size * dim,
+    )
+
+
+def flops_per_token(config: DecoderConfig, context: int) -> float:
+    """Operations to train on one token: forward and backward, matrix products only.
+
+    A parameter of a matrix product costs 2 forward and 4 backward; the head's product counts (tied or
+    not), looking up an embedding does not. Attention costs 12 D (context + 1) / 2 a layer: a token sees
+    half the context on average. Hoffmann et al. 2022 (app. F) count the full square. The usual
+    `6 N D` is `6 * parameters_count(config).total` a token.
+
+    Args:
+        config: the shape.
+        context: tokens of a training sequence, >= 1.
+
+    Raises:
+        DataError: as `parameters_count`; for a context below 1.
+    """
+    if context < 1:
+        raise DataError(f"context is {context}; it must be at least 1 token")
+    parts = parameters_count(config)
+    products = parts.attention + parts.feed_forward + config.vocab_size * config.dim
+    return 6.0 * products + config.layers * 12.0 * config.dim * (context + 1) / 2
+
+
+def _only_attention(config: DecoderConfig) -> None:
+    others = sorted({name for name in config.mixers if name != "attention"})
+    if others:
+        raise DataError(f"cannot count a decoder with the mixers {', '.join(others)}; only attention")

@@ -1,0 +1,260 @@
+"""The decoder: a stack of pre-norm blocks between an embedding and a head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from posterhall import seeds
+from posterhall.errors import DataError, did_you_mean
+from posterhall.extras import functional, nn, torch
+from posterhall.models.cache import Cache
+from posterhall.models.config import DecoderConfig
+from posterhall.models.layers import FeedForward, RMSNorm
+from posterhall.models.mixers import MixerFactory, Placement
+from posterhall.models.mixers.attention import Attention
+from posterhall.objectives import products
+
+
+class Decoder(nn.Module):
+    """A language model: token ids to the logits of the next token.
+
+    Args:
+        config: its shape.
+        seed: of the initial weights: the same seed gives the same weights, whatever was drawn elsewhere.
+            None leaves them uninitialised, for weights that are loaded next.
+        mixers: makers of the mixers that `config.mixers` names beside "attention"; see
+            `posterhall.models.mixers`.
+
+    Attributes:
+        config: its shape.
+        gradient_checkpointing: compute each block once more in the backward pass instead of keeping its
+            inner activations: about a third more time for a fraction of the memory.
+        draws: training passes with dropout so far. What pass n drops follows from the seed and n alone, so
+            a resumed training sets it to go on exactly.
+
+    Raises:
+        DataError: for a mixer that nobody makes.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        *,
+        seed: int | None = 0,
+        mixers: Mapping[str, MixerFactory] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.gradient_checkpointing = False
+        self.draws = 0
+        self._seed = seed or 0
+        makers: dict[str, MixerFactory] = {"attention": lambda config, _: Attention(config), **(mixers or {})}
+        for name in config.mixers:
+            if name not in makers:
+                raise DataError(
+                    f"no mixer '{name}'; there is attention.{did_you_mean(name, makers)} "
+                    "Bring your own with Decoder(config, mixers={'name': factory})"
+                )
+        self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.dim))
+        self.blocks = nn.ModuleList(
+            Block(config, makers[name](config, layer), layer)
+            for layer, name in enumerate(config.layer_mixers)
+        )
+        self.norm = RMSNorm(config.dim, config.norm_eps)
+        if not config.tie_embeddings:
+            self.head = nn.Parameter(torch.empty(config.vocab_size, config.dim))
+        if seed is not None:
+            self._initialise(seed)
+
+    def _initialise(self, seed: int) -> None:
+        config = self.config
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if ".mixer." in name and not isinstance(self._mixer(int(name.split(".")[1])), Attention):
+                    continue  # a mixer of someone else's begins as its maker has it
+                if parameter.dim() < 2:
+                    continue  # gains begin as ones
+                into_stream = name.endswith(("mixer.out.weight", "feed_forward.down.weight"))
+                std = config.init_std / ((2 * config.layers) ** 0.5 if into_stream else 1.0)
+                generator = torch.Generator().manual_seed(seeds.derive(seed, "decoder", name))
+                drawn = torch.empty(parameter.shape).normal_(0.0, std, generator=generator)
+                parameter.copy_(drawn)
+
+    def _mixer(self, layer: int) -> Any:
+        return self.blocks[layer].mixer
+
+    def hidden(
+        self,
+        ids: torch.Tensor,
+        *,
+        segments: torch.Tensor | None = None,
+        cache: Cache | None = None,
+        valid: Sequence[int] | None = None,
+    ) -> torch.Tensor:
+        """States after the last norm.
+
+        Args:
+            ids: (B, T) token ids, integers in [0, vocab_size).
+            segments: (B, T) numbers of the documents packed into each row: no document sees another, and
+                positions begin anew in each. Equal within a document, and not used again later in a row.
+            cache: what was before; it takes up these tokens.
+            valid: real tokens of each row, with a cache; the rest of the row is padding at its end, whose
+                states mean nothing.
+
+        Returns:
+            (B, T, D).
+
+        Raises:
+            DataError: for ids, lengths or shapes that do not fit.
+        """
+        batch, tokens = self._check(ids, segments, cache, valid)
+        placement = Placement(
+            batch=batch,
+            tokens=tokens,
+            device=ids.device,
+            past=tuple(cache.lengths) if cache is not None else None,
+            valid=tuple(valid) if valid is not None else None,
+            segments=segments,
+        )
+        try:
+            x = functional.embedding(ids, self.embedding)
+        except IndexError as error:
+            raise DataError(
+                f"token ids from {int(ids.min())} to {int(ids.max())}; this model knows 0 to "
+                f"{self.config.vocab_size - 1}. Is it another model's tokenizer?"
+            ) from error
+        noise = self._noise()
+        if noise is not None:
+            x = drop(x, self.config.dropout, noise, "embedding")
+        for layer, block in enumerate(self.blocks):
+            if cache is not None:
+                x = block(x, placement, cache.states[layer])
+            elif self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+                from torch.utils.checkpoint import checkpoint
+
+                x = checkpoint(
+                    block, x, placement, None, noise, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                x = block(x, placement, None, noise)
+        if cache is not None:
+            added = valid if valid is not None else [tokens] * batch
+            cache.lengths = [past + new for past, new in zip(cache.lengths, added, strict=True)]
+        result: torch.Tensor = self.norm(x)
+        return result
+
+    def head_weight(self) -> torch.Tensor:
+        """(V, D): a hidden state's logits are its products with the rows."""
+        return self.embedding if self.config.tie_embeddings else self.head
+
+    def forward(
+        self,
+        ids: torch.Tensor,
+        *,
+        segments: torch.Tensor | None = None,
+        cache: Cache | None = None,
+        valid: Sequence[int] | None = None,
+    ) -> torch.Tensor:
+        """Logits (B, T, V); see `hidden` for the arguments.
+
+        For training and scoring take `hidden` and `posterhall.objectives.lm`: logits of a large vocabulary
+        are most of a step's memory and time.
+        """
+        hidden = self.hidden(ids, segments=segments, cache=cache, valid=valid)
+        return products.linear(hidden, self.head_weight())
+
+    def new_cache(self, batch: int, max_length: int | None = None) -> Cache:
+        """An empty cache for `batch` rows of up to `max_length` tokens (None: the model's longest).
+
+        Raises:
+            DataError: if that is longer than the model's longest.
+        """
+        length = max_length or self.config.max_length
+        if length > self.config.max_length:
+            raise DataError(
+                f"a cache of {length} tokens for a model of max_length {self.config.max_length}; "
+                "shorten prompt and continuation"
+            )
+        weight = self.embedding
+        states = [
+            self._mixer(layer).new_state(batch, length, dtype=weight.dtype, device=weight.device)
+            for layer in range(self.config.layers)
+        ]
+        return Cache(states, [0] * batch, length)
+
+    def _noise(self) -> int | None:
+        """The seed of what this pass drops; None if it drops nothing."""
+        if not self.training or self.config.dropout == 0.0:
+            return None
+        self.draws += 1
+        return seeds.derive(self._seed, "dropout", self.draws)
+
+    def _check(
+        self,
+        ids: torch.Tensor,
+        segments: torch.Tensor | None,
+        cache: Cache | None,
+        valid: Sequence[int] | None,
+    ) -> tuple[int, int]:
+        if ids.dim() != 2 or ids.shape[1] == 0 or ids.dtype not in (torch.int64, torch.int32):
+            raise DataError(f"ids are {ids.dtype} of shape {tuple(ids.shape)}; give integers (B, T >= 1)")
+        batch, tokens = ids.shape
+        if tokens > self.config.max_length:
+            raise DataError(
+                f"{tokens} tokens for a model of max_length {self.config.max_length}; cut them, or make "
+                "the model with a greater max_length"
+            )
+        if segments is not None and (segments.shape != ids.shape or cache is not None):
+            raise DataError(
+                f"segments of shape {tuple(segments.shape)} for ids {tuple(ids.shape)}"
+                + (" with a cache; packed documents have none" if cache is not None else "; give the same")
+            )
+        if cache is not None:
+            if cache.batch != batch:
+                raise DataError(f"ids have {batch} rows, the cache {cache.batch}")
+            cache.room(tokens)
+        if valid is not None:
+            if cache is None:
+                raise DataError("valid says what a cache takes up; without a cache, ignore the padding")
+            if len(valid) != batch or not all(0 <= each <= tokens for each in valid):
+                raise DataError(f"valid is {list(valid)}; give {batch} numbers from 0 to {tokens}")
+        return batch, tokens
+
+
+class Block(nn.Module):
+    """x + mixer(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, config: DecoderConfig, mixer: Any, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.dropout = config.dropout
+        self.mixer_norm = RMSNorm(config.dim, config.norm_eps)
+        self.mixer = mixer
+        self.feed_forward_norm = RMSNorm(config.dim, config.norm_eps)
+        self.feed_forward = FeedForward(config.dim, config.feed_forward_dim)
+
+    def forward(
+        self, x: torch.Tensor, placement: Placement, state: Any = None, noise: int | None = None
+    ) -> torch.Tensor:
+        """(B, T, D) to the same; `noise` is the pass's seed of dropout."""
+        mixed = self.mixer(self.mixer_norm(x), placement, state)
+        if noise is not None:
+            mixed = drop(mixed, self.dropout, noise, "mixer", self.layer)
+        x = x + mixed
+        fed = self.feed_forward(self.feed_forward_norm(x))
+        if noise is not None:
+            fed = drop(fed, self.dropout, noise, "feed_forward", self.layer)
+        result: torch.Tensor = x + fed
+        return result
+
+
+def drop(x: torch.Tensor, share: float, seed: int, *place: str | int) -> torch.Tensor:
+    """Dropout (Srivastava et al. 2014) whose mask follows from a seed and a place.
+
+    Torch's own draws from the process's generator: then a block computed again would need its state kept,
+    and a resumed run would need it saved.
+    """
+    generator = torch.Generator(device=x.device).manual_seed(seeds.derive(seed, *place))
+    kept = torch.empty_like(x).bernoulli_(1.0 - share, generator=generator)
+    return x * kept.div_(1.0 - share)

@@ -1,0 +1,316 @@
+"""Models as files that `transformers` reads: Llama checkpoints in safetensors, in and out.
+
+`transformers.AutoModelForCausalLM.from_pretrained(directory)` opens what `save` writes, without this
+package. `load` reads such directories, also sharded ones, and nothing that could run code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from posterhall.errors import DataError, MissingExtra
+from posterhall.extras import require, torch
+from posterhall.models import _llama
+from posterhall.runs import is_run
+from posterhall.runs.files import write_atomic
+
+if TYPE_CHECKING:
+    from posterhall.models.config import DecoderConfig
+    from posterhall.models.decoder import Decoder
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+GENERATION = "generation_config.json"
+IN_RUN = Path("artifacts") / "model"
+"""Where a training run keeps its model."""
+
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_LARGEST_JSON = 64 << 20
+
+
+class Savable(Protocol):
+    """What `save` needs of a tokenizer."""
+
+    bos_id: int | None
+    eos_id: int | None
+
+    def save(self, directory: Path) -> Any:
+        """Write its files."""
+
+
+def save(
+    model: Decoder,
+    directory: Path | str,
+    *,
+    tokenizer: Savable | None = None,
+    shard_bytes: float = 5e9,
+) -> Path:
+    """Write a model as a Llama checkpoint.
+
+    Everything is written beside `directory` first. A new directory then appears whole; in one that is
+    there already, files are replaced one by one, the weights first, and others are left alone.
+
+    Args:
+        model: of attention layers only; its parameters' type is kept.
+        directory: where.
+        tokenizer: its files are written too, and its ids of beginning and end.
+        shard_bytes: largest file of weights; more are cut into several, with an index.
+
+    Returns:
+        The directory.
+
+    Raises:
+        DataError: if the model is not of this architecture, or nothing can be written there.
+        MissingExtra: without safetensors.
+    """
+    safetensors = require("safetensors.torch", "train", "saving a model")
+    directory = Path(directory)
+    if shard_bytes < 1:
+        raise DataError(f"shard_bytes is {shard_bytes}; it must be at least 1")
+    parameters = dict(model.named_parameters())
+    dtype = str(model.embedding.dtype).removeprefix("torch.")
+    bos, eos, pad = (getattr(tokenizer, name, None) for name in ("bos_id", "eos_id", "pad_id"))
+    config = _llama.write_config(model.config, dtype=dtype, bos=bos, eos=eos, pad=pad)
+    # Split parameters share their memory with nothing in the file: each piece is made contiguous.
+    tensors = {
+        piece.name: parameters[piece.parameter].detach()[slice(*piece.rows)].cpu().contiguous()
+        for piece in _llama.pieces(model.config)
+    }
+    beside = directory.with_name(f".{directory.name[:60]}.{os.urandom(6).hex()}.tmp")
+    try:
+        beside.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"cannot write {directory}: {error.strerror}; choose another place") from error
+    try:
+        files = _shards(tensors, shard_bytes)
+        for name, part in files.items():
+            safetensors.save_file(part, beside / name, metadata={"format": "pt"})
+            _sync(beside / name)
+        if len(files) > 1:
+            index = {
+                "metadata": {"total_size": sum(each.nbytes for each in tensors.values())},
+                "weight_map": {tensor: name for name, part in files.items() for tensor in part},
+            }
+            write_atomic(beside / INDEX, json.dumps(index, indent=2) + "\n")
+        ids = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad}
+        write_atomic(beside / GENERATION, json.dumps(ids, indent=2) + "\n")
+        if tokenizer is not None:
+            tokenizer.save(beside)
+        write_atomic(beside / CONFIG, json.dumps(config, indent=2) + "\n")
+        _move(beside, directory)
+    except OSError as error:
+        raise DataError(f"cannot write {directory}: {error.strerror}; choose another place") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return directory
+
+
+def load(path: Path | str, *, dtype: Any = None, device: Any = "cpu") -> Decoder:
+    """Read a Llama checkpoint.
+
+    Args:
+        path: a directory with config.json and safetensors; a run whose artifacts hold one; or an id on the
+            Hugging Face hub ("owner/name"), which is downloaded, safetensors only.
+        dtype: a torch type, or its name; None keeps that of the files.
+        device: where to put it.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        DataError: for what is not there, damaged, pickled, or of another architecture.
+        MissingExtra: without torch or safetensors; for an id, without huggingface_hub.
+    """
+    from posterhall.models.decoder import Decoder
+
+    safetensors = require("safetensors", "train", "loading a model")
+    directory = locate(path)
+    config, wanted = read_config(directory), _dtype(dtype)
+    model = Decoder(config, seed=None)
+    files = _weight_files(directory)
+    needed = {piece.name: piece for piece in _llama.pieces(config)}
+    parameters = dict(model.named_parameters())
+    kinds, left = set(), dict(needed)
+    for file in sorted(set(files.values())):
+        try:
+            with safetensors.safe_open(file, framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118 - not a mapping
+                    if _is_redundant(name, config):
+                        continue
+                    if name not in needed:
+                        raise DataError(f"{file}: tensor {name} is none of a Llama without biases")
+                    tensor = opened.get_tensor(name)
+                    kinds.add(tensor.dtype)
+                    _fill(parameters, left.pop(name, needed[name]), tensor, file)
+        except safetensors.SafetensorError as error:
+            raise DataError(f"{file}: not a whole safetensors file: {error}; fetch it again") from error
+    if left:
+        raise DataError(
+            f"{directory}: {len(left)} tensors of {len(needed)} are missing, first {next(iter(left))}; "
+            "the config describes another model, or a file is missing"
+        )
+    kept = kinds.pop() if len(kinds) == 1 else torch.float32
+    return model.to(device=device, dtype=wanted or kept).eval()
+
+
+def read_config(directory: Path) -> DecoderConfig:
+    """The shape of the model in a directory.
+
+    Raises:
+        DataError: if there is none, or of another architecture.
+    """
+    file = directory / CONFIG
+    return _llama.read_config(_read_json(file), str(file))
+
+
+def locate(path: Path | str) -> Path:
+    """The directory of a model: itself, a run's artifacts/model, or the copy of one on the hub.
+
+    Raises:
+        DataError: if there is no model.
+        MissingExtra: if it is an id of the hub, and huggingface_hub is not installed.
+    """
+    directory = Path(path)
+    if is_run(directory):
+        inside = directory / IN_RUN
+        if not (inside / CONFIG).is_file():
+            raise DataError(f"the run {directory} holds no model ({IN_RUN}); has the training ended?")
+        return inside
+    if (directory / CONFIG).is_file():
+        return directory
+    if directory.is_dir():
+        raise DataError(
+            f"{directory} has no {CONFIG}; give a directory that Hugging Face models are saved to, or a run"
+        )
+    if directory.exists():
+        raise DataError(f"{directory} is a file; give the model's directory")
+    if _HUB_ID.fullmatch(str(path)):
+        return _download(str(path))
+    raise DataError(
+        f"no model at {path}; give a directory with {CONFIG}, a run, or an id of the Hugging Face hub "
+        "(owner/name)"
+    )
+
+
+def _download(name: str) -> Path:
+    try:
+        hub = require("huggingface_hub", "hf", f"fetching {name}")
+    except MissingExtra as error:
+        raise MissingExtra("hf", f"there is no directory {name}, and fetching it from the hub") from error
+    patterns = ["*.json", "*.safetensors", "tokenizer*"]
+    try:
+        return Path(hub.snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:  # its own errors, requests', the system's: all mean the same here
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise DataError(f"there is no directory {name}, and the hub has none to give: {reason}") from error
+
+
+def _weight_files(directory: Path) -> dict[str, Path]:
+    """The file of each tensor; of a single file, one entry."""
+    if (directory / WEIGHTS).is_file():
+        return {"": directory / WEIGHTS}
+    if (directory / INDEX).is_file():
+        mapped = _read_json(directory / INDEX).get("weight_map")
+        if not isinstance(mapped, dict) or not mapped:
+            raise DataError(f"{directory / INDEX}: has no weight_map")
+        files = {}
+        for tensor, name in mapped.items():
+            if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+                raise DataError(f"{directory / INDEX}: {tensor} is in {name!r}, which is no file beside it")
+            files[tensor] = directory / name
+            if not files[tensor].is_file():
+                raise DataError(f"{directory / name} is missing; {INDEX} names it. Fetch it again")
+        return files
+    pickled = sorted([*directory.glob("*.bin"), *directory.glob("*.pt"), *directory.glob("*.pth")])
+    if pickled:
+        raise DataError(
+            f"{pickled[0]} is a pickle, which can run any code when it is opened, so it is not. Make "
+            "safetensors of it where that does no harm: transformers' "
+            "AutoModelForCausalLM.from_pretrained(...).save_pretrained(...), or take the model's safetensors"
+        )
+    raise DataError(f"{directory} has no weights ({WEIGHTS} or {INDEX})")
+
+
+def _is_redundant(name: str, config: DecoderConfig) -> bool:
+    """Tensors that some files hold beside the weights: a tied head, rotary frequencies."""
+    return name.endswith("rotary_emb.inv_freq") or (name == _llama.HEAD and config.tie_embeddings)
+
+
+def _fill(parameters: Mapping[str, Any], piece: _llama.Piece, tensor: Any, file: Path) -> None:
+    place = parameters[piece.parameter].detach()[slice(*piece.rows)]
+    if place.shape != tensor.shape:
+        raise DataError(
+            f"{file}: {piece.name} is {tuple(tensor.shape)}; {CONFIG} makes it {tuple(place.shape)}"
+        )
+    if not tensor.is_floating_point():
+        raise DataError(
+            f"{file}: {piece.name} is {tensor.dtype}; only floating-point weights can be read, not quantised"
+        )
+    place.copy_(tensor)
+
+
+def _dtype(given: Any) -> Any:
+    if isinstance(given, str):
+        if given not in _DTYPES:
+            raise DataError(f"dtype is '{given}'; it must be one of {', '.join(_DTYPES)}")
+        return getattr(torch, given)
+    return given
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise DataError(f"{path} has {path.stat().st_size} bytes; that is no settings file")
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: holds a {type(found).__name__}; it must be an object")
+    return found
+
+
+def _shards(tensors: Mapping[str, Any], limit: float) -> dict[str, dict[str, Any]]:
+    """Tensors by file, in order, none above the limit unless a single tensor is."""
+    groups: list[dict[str, Any]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if groups[-1] and size + tensor.nbytes > limit:
+            groups.append({})
+            size = 0
+        groups[-1][name] = tensor
+        size += tensor.nbytes
+    if len(groups) == 1:
+        return {WEIGHTS: groups[0]}
+    count = len(groups)
+    return {f"model-{i:05d}-of-{count:05d}.safetensors": group for i, group in enumerate(groups, 1)}
+
+
+def _move(beside: Path, directory: Path) -> None:
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        beside.replace(directory)
+        return
+    if not directory.is_dir():
+        raise DataError(f"cannot write a model to {directory}: it is a file; give a directory")
+    written = {each.name for each in beside.iterdir()}
+    # The config last: until it is there, the old one stands beside whole files, old or new.
+    for name in sorted(written, key=lambda name: (name == CONFIG, not name.endswith(".safetensors"), name)):
+        (beside / name).replace(directory / name)
+    stale = {INDEX} | {each.name for each in directory.glob("model*.safetensors")}
+    for name in stale - written:
+        (directory / name).unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

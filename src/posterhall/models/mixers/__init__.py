@@ -1,0 +1,131 @@
+"""Sequence mixers: layers (B, T, D) -> (B, T, D) through which the positions of a sequence meet.
+
+A mixer is an `nn.Module` with the attributes and the methods of `Mixer`. It has three forms that must
+agree (`check_mixer` in the tests holds every mixer to it):
+
+- parallel: a whole sequence at once, `mixer(x, placement)`;
+- chunk-continued: the next T tokens after those that a state remembers, `mixer(x, placement, state)`;
+- step: the same with T = 1.
+
+A decoder makes one for each layer by its name in `DecoderConfig.mixers`: "attention", or a name that the
+caller brings, `Decoder(config, mixers={"mine": lambda config, layer: Mine(config.dim)})`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from posterhall.extras import torch
+
+if TYPE_CHECKING:
+    from posterhall.models.config import DecoderConfig
+
+Growth = Literal["constant", "linear"]
+"""How the memory of a state grows with the tokens it has seen."""
+
+MixerFactory = Callable[["DecoderConfig", int], Any]
+"""Makes the mixer of a layer (counted from 0), from the decoder's shape."""
+
+
+@runtime_checkable
+class State(Protocol):
+    """What a mixer remembers of the tokens so far, for B rows; the mixer changes it in place."""
+
+    def select(self, rows: Sequence[int]) -> State:
+        """A copy of some rows, in this order; a row may be taken several times."""
+
+
+@runtime_checkable
+class Mixer(Protocol):
+    """What every mixer has. `parameters()` and the rest come from `nn.Module`."""
+
+    causal: bool
+    """Whether position t depends on none after it. What is not causal has no state."""
+    growth: Growth
+    """How its state grows."""
+
+    def __call__(self, x: torch.Tensor, placement: Placement, state: State | None = None) -> torch.Tensor:
+        """Mix.
+
+        Args:
+            x: (B, T, D), any float type.
+            placement: where these tokens stand.
+            state: what was before them, and takes them up; None: nothing was, and nothing is kept.
+
+        Returns:
+            (B, T, D), of x's type.
+        """
+
+    def new_state(self, batch: int, max_length: int, *, dtype: torch.dtype, device: torch.device) -> State:
+        """An empty state for `batch` rows of up to `max_length` tokens."""
+
+
+@dataclass
+class Placement:
+    """Where the T tokens of a chunk stand, for the B rows of a batch; all layers of one pass share it."""
+
+    batch: int
+    """Rows B."""
+    tokens: int
+    """Tokens T of the chunk."""
+    device: torch.device
+    """Where the tokens are."""
+    past: tuple[int, ...] | None = None
+    """Tokens each row had before, with states; None: there are no states."""
+    valid: tuple[int, ...] | None = None
+    """Real tokens of each row's chunk; those after them are padding. None: all are real. A state must
+    not remember padding, or must be able to forget it: the next chunk starts at past + valid."""
+    segments: torch.Tensor | None = None
+    """(B, T) numbers of the documents packed into a row, equal within a document and never repeated by a
+    later one in the same row; tokens of other documents are out of sight. Not together with states."""
+    _kept: dict[str, torch.Tensor | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def start(self) -> int | None:
+        """Where all rows start, if they start at the same place; None: they do not, or are packed."""
+        if self.segments is not None:
+            return None
+        if self.past is None:
+            return 0
+        return self.past[0] if len(set(self.past)) == 1 else None
+
+    @property
+    def end(self) -> int:
+        """Positions that a state is filled to afterwards, at most."""
+        return self.tokens + (max(self.past) if self.past else 0)
+
+    def positions(self) -> torch.Tensor:
+        """(B, T) position of each token in its document, from 0."""
+        return self._keep("positions", self._positions)  # type: ignore[return-value]
+
+    def mask(self) -> torch.Tensor | None:
+        """(B or 1, 1, T, S) bool, true where token t sees position s of S = `end`; None: just causal."""
+        return self._keep("mask", self._mask)
+
+    def _keep(self, name: str, make: Callable[[], torch.Tensor | None]) -> torch.Tensor | None:
+        if name not in self._kept:
+            self._kept[name] = make()
+        return self._kept[name]
+
+    def _positions(self) -> torch.Tensor:
+        along = torch.arange(self.tokens, device=self.device)
+        if self.segments is not None:
+            fresh = torch.ones_like(self.segments, dtype=torch.bool)
+            fresh[:, 1:] = self.segments[:, 1:] != self.segments[:, :-1]
+            return along - torch.where(fresh, along, 0).cummax(1).values
+        if self.past is not None:
+            return torch.tensor(self.past, device=self.device)[:, None] + along
+        return along.expand(self.batch, self.tokens)
+
+    def _mask(self) -> torch.Tensor | None:
+        if self.segments is not None:
+            same = self.segments[:, :, None] == self.segments[:, None, :]
+            return same.tril()[:, None]
+        if self.start == 0:
+            return None
+        seen = torch.arange(self.end, device=self.device) <= self.positions()[..., None]
+        if self.start is not None:  # all rows alike
+            seen = seen[:1]
+        return seen[:, None]
