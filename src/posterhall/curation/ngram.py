@@ -106,11 +106,7 @@ class NGramModel:
             texts: (n,) texts.
             min_words: texts with fewer words, ends of sentences included, get NaN.
         """
-        sums, counts = self.score(texts)
-        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            found: NDArray[np.float64] = np.exp(-sums / counts)
-        found[counts < max(min_words, 1)] = np.nan
-        return found
+        return _perplexity(*self.score(texts), min_words)
 
     def log_probabilities(self, text: str) -> NDArray[np.float64]:
         """Natural log-probability of each word of a text, ends of sentences included."""
@@ -186,13 +182,22 @@ class KenLM:
                 counts.append(sum(len(line) + 1 for line in lines))
         return np.array(sums, np.float64), np.array(counts, np.int64)
 
-    perplexity = NGramModel.perplexity
+    def perplexity(self, texts: Texts, *, min_words: int = MIN_WORDS) -> NDArray[np.float64]:
+        """See `NGramModel.perplexity`."""
+        return _perplexity(*self.score(texts), min_words)
 
 
 def open_model(path: Path | str) -> NGramModel | KenLM:
     """Open a model by its ending: .npz and .arpa here, anything else with KenLM."""
     path = Path(path)
     return NGramModel.load(path) if files.is_ours(path) else KenLM(path)
+
+
+def _perplexity(sums: NDArray[np.float64], counts: NDArray[np.int64], min_words: int) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        found: NDArray[np.float64] = np.exp(-sums / counts)
+    found[counts < max(min_words, 1)] = np.nan
+    return found
 
 
 def _arrays(texts: Texts) -> Iterator[Any]:
