@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from posterhall.cli.output import Json, emit_json, emit_table
+from posterhall.cli.runs_sweep import export, sweep
 
-app = typer.Typer(help="List runs and show where a result came from.", no_args_is_help=True)
+app = typer.Typer(help="List runs, show where a result came from, and sweep.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -133,3 +134,7 @@ def _lines(
 
 def _group(name: str, values: list[str]) -> list[tuple[str, str]]:
     return [(name if i == 0 else "", value) for i, value in enumerate(values)]
+
+
+app.command()(sweep)
+app.command()(export)

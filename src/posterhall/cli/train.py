@@ -171,8 +171,8 @@ def _lines(result: dict[str, object]) -> list[tuple[str, str]]:
         ),
         (
             "trained",
-            f"{number('tokens'):,} tokens in {number('steps'):,} steps, {number('epochs'):.3g} epochs of "
-            f"{number('unique_tokens'):,}",
+            f"{number('tokens'):,} tokens in {number('steps'):,} steps, "
+            f"{number('tokens') / number('text_tokens'):.3g} times the text's {number('text_tokens'):,}",
         ),
         ("train loss", f"{number('train_loss'):.4f} nats/token"),
     ]

@@ -7,6 +7,7 @@ directory; the first process writes it.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,10 +68,15 @@ def world() -> Iterator[World]:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    here = World(torch.distributed.get_rank(), size)
     try:
-        yield World(torch.distributed.get_rank(), size)
+        yield here
+        if ours:
+            here.wait()  # who leaves first must not take the meeting point along
     finally:
         if ours:
+            # Wrappers hold on to the group, in cycles; at the interpreter's end its threads would abort it.
+            gc.collect()
             torch.distributed.destroy_process_group()
 
 

@@ -141,8 +141,8 @@ def train_lm(
         DataError: for bad input, or a run that is there already.
         Interrupted: on Ctrl-C, after a checkpoint.
     """
-    if resume and is_run(out) and read_manifest(out)["status"] == "done":
-        return dict(read_manifest(out)["facts"])
+    if resume and (facts := finished(out, settings)) is not None:
+        return facts
     with distributed.world() as where:
         if not where.first:
             where.wait()
@@ -163,6 +163,27 @@ def train_lm(
             shutil.rmtree(run.path / "checkpoints" / "tokens", ignore_errors=True)
             run.finish(**facts)
     return facts
+
+
+def finished(directory: Path, settings: LmSettings) -> dict[str, Any] | None:
+    """What came out of the run there, if it is finished.
+
+    Raises:
+        DataError: if it is, but was made with other settings.
+    """
+    if not is_run(directory):
+        return None
+    manifest = read_manifest(directory)
+    if manifest["status"] != "done":
+        return None
+    now = to_dict(settings)
+    for name, was in manifest["config"].items():
+        if now.get(name) != was:
+            raise DataError(
+                f"{directory} is finished and was made with {name} {was} (now {now.get(name)}); choose another "
+                "directory with -o, or remove it"
+            )
+    return dict(manifest["facts"])
 
 
 @dataclass(frozen=True)
@@ -254,6 +275,7 @@ def _facts(
     sizes = [(parameter.numel(), id(parameter) in embeddings) for parameter in model.parameters()]
     params = sum(size for size, _ in sizes)
     loss = trained.evaluation.get("loss")
+    unique = min(data.unique_tokens, trained.tokens)
     return {
         "run": str(job.out),
         "model": str(job.out / "artifacts" / MODEL),
@@ -263,8 +285,9 @@ def _facts(
         "tokenizer": tokenizer.name,
         "steps": trained.steps,
         "tokens": trained.tokens,
-        "unique_tokens": min(data.unique_tokens, trained.tokens),
-        "epochs": trained.tokens / data.unique_tokens,
+        "text_tokens": data.unique_tokens,
+        "unique_tokens": unique,
+        "epochs": trained.tokens / unique,
         "flops": 6.0 * params * trained.tokens,
         "train_loss": trained.loss,
         "loss": loss,
