@@ -60,9 +60,15 @@ def _line_blocks(path: Path, max_line_bytes: int) -> Iterator[tuple[bytes, int]]
     """Whole lines, about `BLOCK_BYTES` at once, each block with the number of its first line."""
     line = 1
     held: list[bytes] = []
-    size = 0
+    size = open_line = 0
     for chunk in reading._blocks(path):
         end = chunk.rfind(b"\n") + 1
+        open_line = len(chunk) - end if end else open_line + len(chunk)
+        if open_line > max_line_bytes:
+            line += sum(part.count(b"\n") for part in (*held, chunk))
+            raise DataError(
+                f"{path}, line {line:,}: longer than {max_line_bytes:,} bytes; write one object a line"
+            )
         if end and size + end >= BLOCK_BYTES:
             block = b"".join((*held, chunk[:end]))
             yield block, line
@@ -71,10 +77,6 @@ def _line_blocks(path: Path, max_line_bytes: int) -> Iterator[tuple[bytes, int]]
             continue
         held.append(chunk)
         size += len(chunk)
-        if size > max_line_bytes + BLOCK_BYTES and not any(b"\n" in part for part in held):
-            raise DataError(
-                f"{path}, line {line:,}: longer than {max_line_bytes:,} bytes; write one object a line"
-            )
     if size:
         yield b"".join(held) + b"\n", line
 

@@ -19,6 +19,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -389,9 +390,6 @@ def _number(value: float) -> str:
 
 
 def _percent(fraction: float) -> str:
-    """The shortest percentage that gives back the fraction."""
-    for digits in range(18):
-        text = f"{100 * fraction:.{digits}f}"
-        if float(text) / 100 == fraction:
-            return text
-    return repr(100 * fraction)
+    """The percentage whose hundredth is the fraction, to the last digit."""
+    text = f"{100 * Decimal(repr(fraction)):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal, NoReturn, cast
 
 from posterhall.curation.filters import And, Band, Comparison, Filter, Minus, Or, Share, Threshold
@@ -30,6 +31,11 @@ _COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 _DEEPEST = 50
 _MOST = 200
 _LONGEST = 10_000
+
+
+def _hundredth(number: float) -> float:
+    """Rounded once, so that 5.49% is 0.0549 to the last digit."""
+    return float(Decimal(repr(number)) / 100)
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ class _Parser:
             return Threshold(name, cast("Comparison", after.text), self._signed())
         if after.kind == "name" and after.text in ("top", "bottom"):
             self._next += 1
-            return Share(name, cast("Literal['top', 'bottom']", after.text), self._share(self._number()))
+            return Share(name, cast("Literal['top', 'bottom']", after.text), self._share())
         if after.kind == "name" and after.text == "band":
             self._next += 1
             return self._band(name, after)
@@ -126,21 +132,23 @@ class _Parser:
         return self.wrong(f"expected a comparison, top, bottom or band after the score '{name}'.{hint}")
 
     def _band(self, name: str, token: _Token) -> Filter:
-        low, percent = self._number(), self._take("%")
+        low = self._number()
+        percent = self._take("%")
         if not self._take("-") and not self._word("to"):
             self.wrong("expected - between the two ends of the band")
         high = self._number()
         if self._take("%"):
-            low, high = low / 100, high / 100
+            low, high = _hundredth(low), _hundredth(high)
         elif percent:
             self.wrong("expected % after the second end as after the first")
         if not 0 <= low < high <= 1:
             self.wrong("a band lies between 0% and 100%, the lower end first", token)
         return Band(name, low, high)
 
-    def _share(self, number: float) -> float:
-        token = self._tokens[self._next - 1]
-        share = number / 100 if self._take("%") else number
+    def _share(self) -> float:
+        token = self.now
+        number = self._number()
+        share = _hundredth(number) if self._take("%") else number
         if not 0 < share <= 1:
             hint = f"; did you mean {number:g}%?" if 1 < share <= 100 else ""
             self.wrong(f"a share lies above 0% and up to 100%{hint}", token)
