@@ -34,7 +34,8 @@ def tasks(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="MODEL", help="Directory of a model or of a training run, scripted:FILE, or echo."
+            metavar="MODEL",
+            help="Directory of a model or a training run, owner/name on the hub, scripted:FILE, or echo.",
         ),
     ],
     task: Annotated[
@@ -65,7 +66,9 @@ def tasks(
         float | None, typer.Option("--scale", help="The model's size or compute [its parameters].")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="RUN", help="Run directory.")] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, ...")] = "cpu",
+    device: Annotated[
+        str | None, typer.Option("--device", help="Of a model on this machine: cpu, cuda, ... [cpu].")
+    ] = None,
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="float32, bfloat16 or float16 [the file's].")
     ] = None,
@@ -85,7 +88,7 @@ def tasks(
     from posterhall.devices import cores, limit_threads
     from posterhall.evals import tasks as task_room
     from posterhall.evals.jobs import EvalSettings, evaluate
-    from posterhall.lm.connection import connect, input_of
+    from posterhall.lm.connection import connect
 
     limit_threads(threads or cores())
     own, others = _parted(sets or [], EvalSettings)
@@ -106,15 +109,14 @@ def tasks(
     if resume and out is None:
         raise UsageError("--resume goes on with a run; name its directory with -o")
     found = task_room.load(task or [], sets=settings.task_set)
-    options = {"device": device, "dtype": dtype} if Path(model).is_dir() else {}
-    read = input_of(model)
+    options = {name: value for name, value in (("device", device), ("dtype", dtype)) if value is not None}
     with connect(model, **options) as lm:
         result = evaluate(
             lm,
             found,
             settings,
             out=out,
-            inputs=[*([read] if read else []), *(path for each in found for path in each.files)],
+            inputs=[*([lm.source] if lm.source else []), *(path for each in found for path in each.files)],
             resume=resume,
             quiet=quiet,
             warn=lambda message: print(f"warning: {message}", file=sys.stderr),

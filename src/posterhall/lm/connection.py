@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from posterhall.errors import DataError
 from posterhall.lm.protocol import LM
 
-ALLOWED = "a directory of a model or of a training run, scripted:FILE, or echo"
+ALLOWED = (
+    "a directory of a model or of a training run, an id on the Hugging Face hub (owner/name), scripted:FILE, "
+    "or echo"
+)
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def connect(spec: str | Path, **options: Any) -> LM:
     """The model that `spec` names, ready to be asked.
 
     Args:
-        spec: the directory of a Llama-architecture checkpoint, or of a run that trained one;
-            ``scripted:FILE``: answers from a file, see `ScriptedLM`; or ``echo``.
-        options: for a model on this machine, those of `LocalLM.load`: dtype, device, batch_tokens.
+        spec: the directory of a Llama-architecture checkpoint, of a run that trained one, or its id on the
+            Hugging Face hub; ``scripted:FILE``: answers from a file, see `ScriptedLM`; or ``echo``.
+        options: for a model on this machine, those of `LocalLM.load`: dtype, device, cache_bytes.
 
     Raises:
         DataError: if nothing of that name can be found.
@@ -38,17 +43,9 @@ def connect(spec: str | Path, **options: Any) -> LM:
         if not rest:
             raise DataError(f"{text}: names no file; write scripted:answers.jsonl")
         return ScriptedLM(Path(rest))
-    if text and path.is_dir():
+    if (text and path.is_dir()) or (_HUB_ID.fullmatch(text) and not path.exists()):
         from posterhall.lm.local import LocalLM
 
-        return LocalLM.load(path, **options)
+        return LocalLM.load(text, **options)
     what = "is a file" if text and path.exists() else "is no directory here"
     raise DataError(f"model {text!r} {what}; allowed are {ALLOWED}")
-
-
-def input_of(spec: str | Path) -> Path | None:
-    """The file or directory that a model is read from, for a run's record of its inputs; None for echo."""
-    text = str(spec)
-    if text == "echo":
-        return None
-    return Path(text.removeprefix("scripted:"))

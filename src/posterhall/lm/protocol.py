@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
@@ -137,10 +138,12 @@ class LM(abc.ABC):
     Attributes:
         name: what results are labelled with.
         parameters: number of parameters; None where it is not known.
+        source: the file or directory it was read from, for a run's record; None where there is none.
     """
 
     name: str
     parameters: int | None = None
+    source: Path | None = None
 
     @abc.abstractmethod
     async def agenerate(self, requests: Sequence[Request]) -> list[list[Sample]]:
@@ -193,10 +196,14 @@ class LM(abc.ABC):
         self.close()
 
 
+NEXT_TURN = "\n\nUser:"
+"""Where a model that goes on with a transcript has finished its own turn."""
+
+
 def transcript(prompt: Prompt) -> str:
     """A prompt as text to be continued: a conversation becomes lines `User: ...`, ending in `Assistant:`.
 
-    For models without a chat format of their own.
+    For models without a chat format of their own; what they say ends before `NEXT_TURN`.
     """
     if isinstance(prompt, str):
         return prompt

@@ -81,7 +81,7 @@ class ScriptedLM(LM):
     def __init__(self, script: Path | str | Iterable[Mapping[str, Any]], *, name: str | None = None) -> None:
         self.asked: list[Asked] = []
         if isinstance(script, Path | str):
-            self._source = str(script)
+            self._source, self.source = str(script), Path(script)
             self._rules = [_rule(value, where) for where, value in _read(Path(script))]
         else:
             self._source = "the script"

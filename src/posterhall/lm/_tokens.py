@@ -1,0 +1,42 @@
+"""Between texts and rows of token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from posterhall.extras import torch
+
+if TYPE_CHECKING:
+    from posterhall.data.tokenizer import Tokenizer
+    from posterhall.models.decoder import Decoder
+
+
+def beginning(tokenizer: Tokenizer) -> list[int]:
+    """The token that stands before a text: bos, else eos, else none."""
+    start = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
+    return [] if start is None else [start]
+
+
+def texts(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[str, ...]:
+    """The text of each token by itself; where a token is part of a character, U+FFFD stands for it."""
+    return tuple(tokenizer.decode([each]) for each in ids)
+
+
+def padded(model: Decoder, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Rows of ids as one tensor (B, T >= 1) on the model's device, filled up with 0 at their ends."""
+    width = max(1, *(len(each) for each in rows))
+    return torch.tensor(
+        [[*each, *[0] * (width - len(each))] for each in rows], device=model.head_weight().device
+    )
+
+
+LARGEST_BATCH = 1 << 14
+"""Tokens read at once; with more, a small model gets no faster, and attention masks get large."""
+
+
+def tokens_in(model: Decoder, cache_bytes: int) -> int:
+    """How many tokens, over all rows, may be held in a cache of so many bytes, and read at once, >= 1."""
+    config = model.config
+    token = 2 * config.layers * config.key_value_heads * config.head_dim * model.head_weight().element_size()
+    return max(1, min(LARGEST_BATCH, cache_bytes // token))

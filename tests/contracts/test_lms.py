@@ -1,0 +1,52 @@
+"""Every backend keeps the contract of `LM`."""
+
+from __future__ import annotations
+
+import pytest
+
+from lm import check_lm
+from posterhall.lm import EchoLM, LocalLM, ScriptedLM
+
+
+def scripted():
+    return ScriptedLM(
+        [
+            {"contains": "Who", "reply": "A script."},
+            {
+                "scores": {
+                    **{each: [-1.5, -0.5] for each in (" is blue", " is", " is high and blue")},
+                    " was": -1,
+                    "A beginning": -2,
+                    "x": -1,
+                    **dict.fromkeys("abcdefgh", -3),
+                },
+                "reply": "some words, as written down",
+                "embedding": [0.5, 1],
+            },
+        ]
+    )
+
+
+def local():
+    pytest.importorskip("torch")
+    from posterhall.data.tokenizer import ByteTokenizer
+    from posterhall.models import Decoder, DecoderConfig
+
+    tokenizer = ByteTokenizer()
+    config = DecoderConfig(
+        vocab_size=tokenizer.vocab_size, dim=32, layers=2, heads=4, kv_heads=2, max_length=96
+    )
+    # Weights large enough that the model has opinions.
+    return LocalLM(Decoder(DecoderConfig(**{**vars(config), "init_std": 0.4}), seed=1), tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("make", "can"),
+    [
+        pytest.param(EchoLM, {}, id="echo"),
+        pytest.param(scripted, {"samples": False}, id="scripted"),
+        pytest.param(local, {}, id="local"),
+    ],
+)
+def test_backend_keeps_the_contract(make, can):
+    check_lm(make, **can)
