@@ -7,6 +7,7 @@ package. `load` reads such directories, also sharded ones, and nothing that coul
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -167,6 +168,38 @@ def read_config(directory: Path) -> DecoderConfig:
     """
     file = directory / CONFIG
     return _llama.read_config(_read_json(file), str(file))
+
+
+def stored(directory: Path) -> tuple[int, list[str], int]:
+    """What the weight files of a directory hold: numbers, their types, and bytes; only headers are read.
+
+    Raises:
+        DataError: if there are none, or they are damaged.
+    """
+    count, dtypes, size = 0, set(), 0
+    for file in sorted(set(_weight_files(directory).values())):
+        size += file.stat().st_size
+        for tensor in _header(file).values():
+            count += math.prod(tensor["shape"])
+            dtypes.add(str(tensor["dtype"]))
+    return count, sorted(dtypes), size
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """The tensors that a safetensors file says it has: 8 bytes of length, then JSON."""
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            if not 2 <= length <= min(_LARGEST_JSON, file.stat().st_size - 8):
+                raise ValueError(f"its header would have {length} bytes")
+            found = json.loads(opened.read(length))
+        found.pop("__metadata__", None)
+        for tensor in found.values():
+            if not all(isinstance(each, int) for each in tensor["shape"]) or "dtype" not in tensor:
+                raise ValueError("its header does not give shapes and types")
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise DataError(f"{file}: not a whole safetensors file: {error}; fetch it again") from error
+    return dict(found)
 
 
 def locate(path: Path | str) -> Path:

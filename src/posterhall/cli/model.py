@@ -1,0 +1,283 @@
+"""`posterhall model`: what a model is, and text from it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from posterhall.cli.output import Json, Seed, Threads, emit_json, emit_table, printable
+from posterhall.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from posterhall.data.tokenizer import Tokenizer
+    from posterhall.models.config import DecoderConfig
+
+app = typer.Typer(help="Generate text with a model, and see what it is.", no_args_is_help=True)
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Directory of a model or of a training run, or a hub id.")
+]
+
+
+@app.command()
+def info(model: Model, json: Json = False) -> None:
+    """Show a model's shape, parameters, files, tokenizer and, of a run, its training."""
+    from posterhall.models import hub
+    from posterhall.models.counts import flops_per_token
+
+    directory = hub.locate(model)
+    config = hub.read_config(directory)
+    count, dtypes, weights = hub.stored(directory)
+    tokenizer = _tokenizer(directory)
+    facts: dict[str, Any] = {
+        "model": model,
+        "path": directory,
+        "architecture": "LlamaForCausalLM",
+        **_shape(config),
+        "parameters": _parameters(config),
+        "stored_parameters": count,
+        "dtypes": dtypes,
+        "bytes": weights,
+        "training_flops_per_token": flops_per_token(config, config.max_length),
+        "tokenizer": None
+        if tokenizer is None
+        else {
+            "name": tokenizer.name,
+            "vocab_size": tokenizer.vocab_size,
+            "bos_id": tokenizer.bos_id,
+            "eos_id": tokenizer.eos_id,
+        },
+        "training": _training(Path(model)),
+    }
+    if json:
+        emit_json(facts)
+        return
+    emit_table(_lines(facts))
+
+
+@app.command()
+def generate(
+    model: Model,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What to continue.")] = None,
+    prompt_file: Annotated[
+        Path | None,
+        typer.Option("--prompt-file", metavar="FILE|-", help="The same from a file or standard input."),
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", "-n", min=1, help="Most tokens of a continuation.")
+    ] = 128,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, help="0 takes the likeliest token each time.")
+    ] = 1.0,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", min=1, help="Draw from so many of the likeliest tokens.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option("--top-p", help="Draw from the likeliest with this probability together.")
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Continuations.")] = 1,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", help="Text that ends a continuation; may be repeated.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="As cpu, cuda or cuda:1.")] = "cpu",
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="float32, bfloat16 or float16 [that of the files].")
+    ] = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Continue a text. Sample i of a seed is the same, however many are drawn."""
+    if (prompt is None) == (prompt_file is None):
+        raise UsageError("give either --prompt TEXT or --prompt-file FILE (- is standard input)")
+    if stop and not all(stop):
+        raise UsageError("--stop is empty; give the text that ends a continuation")
+    if prompt is None:
+        prompt = _read(prompt_file)
+
+    import time
+
+    from posterhall import devices
+    from posterhall.extras import require
+    from posterhall.models import hub
+    from posterhall.models.generate import generate as continue_prompts
+
+    require("torch", "train", "generating text")
+    devices.limit_threads(threads or devices.cores())
+    directory = hub.locate(model)
+    tokenizer = _tokenizer(directory)
+    if tokenizer is None:
+        raise DataError(
+            f"{directory} has no tokenizer.json, so text cannot become tokens; save one beside it"
+        )
+    decoder = hub.load(directory, dtype=dtype, device=_device(device))
+    if tokenizer.vocab_size > decoder.config.vocab_size:
+        raise DataError(
+            f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, the model "
+            f"{decoder.config.vocab_size}; they do not belong together"
+        )
+    first = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
+    ids = ([] if first is None else [first]) + tokenizer.encode(prompt)
+    if not ids:
+        raise DataError("the prompt is empty, and this tokenizer has no token to begin a text with")
+    ends = tuple(stop or ())
+
+    def watch(_: int, new: list[int]) -> bool:
+        return bool(ends) and any(each in tokenizer.decode(new) for each in ends)
+
+    began = time.perf_counter()
+    found = continue_prompts(
+        decoder,
+        [ids] * samples,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seeds=seed or 0,
+        stop_ids=() if tokenizer.eos_id is None else (tokenizer.eos_id,),
+        watch=watch if ends else None,
+        return_logprobs=True,
+    )
+    took = time.perf_counter() - began
+    texts = [_before(tokenizer.decode(each.ids), ends) for each in found]
+    if json:
+        emit_json(
+            {
+                "model": model,
+                "prompt": prompt,
+                "prompt_tokens": len(ids),
+                "samples": [
+                    {
+                        "text": text,
+                        "tokens": len(each.ids),
+                        "logprob": sum(each.logprobs or ()),
+                        "stopped": each.stopped,
+                    }
+                    for text, each in zip(texts, found, strict=True)
+                ],
+                "tokens_per_second": sum(len(each.ids) for each in found) / took,
+            }
+        )
+        return
+    for number, text in enumerate(texts, 1):
+        if samples > 1:
+            print(f"--- {number}")
+        for line in text.split("\n"):  # a line's tabs and controls must not steer the terminal
+            print(printable(line.replace("\t", "    ")))
+
+
+def _tokenizer(directory: Path) -> Tokenizer | None:
+    from posterhall.data import tokenizer as tokenizers
+
+    if not (directory / tokenizers.FILE).is_file():
+        return None
+    return tokenizers.load(directory)
+
+
+def _read(path: Path | None) -> str:
+    try:
+        data = sys.stdin.buffer.read() if str(path) == "-" else Path(str(path)).read_bytes()
+        return data.decode("utf-8")
+    except OSError as error:
+        raise DataError(f"cannot read the prompt {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert it first") from None
+
+
+def _device(name: str) -> Any:
+    from posterhall.extras import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise DataError(f"--device {name} cannot be used: {reason}") from None
+    return device
+
+
+def _before(text: str, ends: Sequence[str]) -> str:
+    """The text before the first of the stop strings."""
+    places = [place for place in (text.find(end) for end in ends) if place >= 0]
+    return text[: min(places)] if places else text
+
+
+def _shape(config: DecoderConfig) -> dict[str, Any]:
+    return {
+        "vocab_size": config.vocab_size,
+        "dim": config.dim,
+        "layers": config.layers,
+        "heads": config.heads,
+        "kv_heads": config.key_value_heads,
+        "ffn_dim": config.feed_forward_dim,
+        "context": config.max_length,
+        "rope_theta": config.rope_theta,
+        "tied": config.tie_embeddings,
+    }
+
+
+def _parameters(config: DecoderConfig) -> dict[str, int]:
+    from dataclasses import asdict
+
+    from posterhall.models.counts import parameters_count
+
+    parts = parameters_count(config)
+    return {"total": parts.total, "non_embedding": parts.non_embedding, **asdict(parts)}
+
+
+def _training(run: Path) -> dict[str, Any] | None:
+    """What the manifest of a run says of its training; None if the model is not in one."""
+    from posterhall import runs
+
+    if not runs.is_run(run):
+        return None
+    manifest = runs.read_manifest(run)
+    return {
+        "kind": manifest["kind"],
+        "status": manifest["status"],
+        "start": manifest["start"],
+        "wall_seconds": manifest["wall_seconds"],
+        "facts": manifest.get("facts", {}),
+    }
+
+
+def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    from posterhall.progress import duration, quantity, size
+
+    parts = facts["parameters"]
+    tokenizer, training = facts["tokenizer"], facts["training"]
+    tied = "tied" if facts["tied"] else "untied"
+    named = ("embedding", "attention", "feed_forward", "norms", "head")
+    lines = [
+        ("model", str(facts["path"])),
+        ("architecture", f"{facts['architecture']}, {tied} head"),
+        (
+            "shape",
+            f"{facts['layers']} layers of {facts['dim']}, {facts['heads']} heads "
+            f"({facts['kv_heads']} of keys), feed-forward {facts['ffn_dim']}",
+        ),
+        ("context", f"{facts['context']:,} tokens, rotary base {facts['rope_theta']:g}"),
+        ("parameters", f"{parts['total']:,}; without embeddings {parts['non_embedding']:,}"),
+        *(("", f"{name.replace('_', '-')} {parts[name]:,}") for name in named if parts[name]),
+        ("weights", f"{size(facts['bytes'])}, {', '.join(facts['dtypes'])}"),
+        ("training", f"{quantity(facts['training_flops_per_token'])} operations a token at full context"),
+        (
+            "tokenizer",
+            f"{tokenizer['name']}, {tokenizer['vocab_size']:,} tokens" if tokenizer else "none",
+        ),
+    ]
+    if training is not None:
+        lines.append(
+            (
+                "run",
+                f"{training['kind']}, {training['status']}, {training['start'][:10]}, "
+                f"{duration(training['wall_seconds'])}",
+            )
+        )
+        lines += [("", f"{key} = {value}") for key, value in training["facts"].items()]
+    return lines
