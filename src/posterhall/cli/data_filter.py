@@ -72,7 +72,7 @@ def filter(
     order: Annotated[int, typer.Option("--order", help="Longest n-gram of the trained model.")] = 5,
     min_count: Annotated[
         int, typer.Option("--min-count", help="Rarer words are unknown to the trained model.")
-    ] = 2,
+    ] = 1,
     text_field: TextField = "text",
     uid_field: UidField = None,
     split: Split = "file",

@@ -53,14 +53,15 @@ class NGramModel:
     unit: Unit = "words"
 
     @classmethod
-    def train(cls, texts: Texts, *, order: int = 5, min_count: int = 2, unit: Unit = "words") -> NGramModel:
+    def train(cls, texts: Texts, *, order: int = 5, min_count: int = 1, unit: Unit = "words") -> NGramModel:
         """Learn from texts.
 
         Args:
             texts: what a good text is like.
             order: longest n-gram, 1 to 8.
-            min_count: rarer words count as the unknown word, which thereby gets a probability that was
-                learned; with 1 it has nothing but its share of the uniform distribution.
+            min_count: rarer words count as the unknown word. It saves memory, but makes the unknown word
+                a common one, so that gibberish no longer surprises; with 1, as usual, the unknown word has
+                nothing but its share of the uniform distribution.
             unit: how text is cut, see the class.
 
         Raises:
