@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from posterhall.scaling.emergence.curves import compare, predict_largest
     from posterhall.scaling.emergence.planner import Plan, plan
     from posterhall.scaling.emergence.readers import read
-    from posterhall.scaling.emergence.series import Series, series
+    from posterhall.scaling.emergence.series import Series, grouped
     from posterhall.scaling.emergence.toy import Toy
 
 __all__ = [
@@ -35,11 +35,11 @@ __all__ = [
     "Toy",
     "analyse",
     "compare",
+    "grouped",
     "per_sample",
     "plan",
     "predict_largest",
     "read",
-    "series",
     "survival",
     "tally",
 ]
@@ -51,11 +51,11 @@ _HOMES = {
     "Toy": "toy",
     "analyse": "analysis",
     "compare": "curves",
+    "grouped": "series",
     "per_sample": "correlation",
     "plan": "planner",
     "predict_largest": "curves",
     "read": "readers",
-    "series": "series",
     "survival": "correlation",
     "tally": "analysis",
 }

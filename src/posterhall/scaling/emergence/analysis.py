@@ -14,8 +14,7 @@ from posterhall.metrics.emergence import ENOUGH_SCALES, emergence_score, emergen
 from posterhall.scaling.emergence.correlation import per_sample
 from posterhall.scaling.emergence.curves import Comparison, Prediction, compare, predict_largest
 from posterhall.scaling.emergence.resampling import Method, Resampler, p_value
-from posterhall.scaling.emergence.series import Row, Series
-from posterhall.scaling.emergence.series import series as build
+from posterhall.scaling.emergence.series import Row, Series, grouped
 
 NOTABLE = 100.0
 """The emergence score from which the paper's figures count a task as emergent; the text gives none."""
@@ -137,14 +136,14 @@ def analyse(
         One finding a series of two scales or more, in the order of first appearance.
 
     Raises:
-        DataError: for settings outside their range, no series, or as `series.series`.
+        DataError: for settings outside their range, no series, or as `series.grouped`.
     """
     if resamples < 100:
         raise DataError(f"{resamples} resamples cannot show an interval; use 100 or more (1000 is usual)")
     if not (0 < fdr < 1 and 0 < level < 1):
         raise DataError(f"fdr {fdr} and level {level} must lie between 0 and 1")
     given: list[Any] = list(scores)
-    known: list[Series] = given if all(isinstance(each, Series) for each in given) else build(given)
+    known: list[Series] = given if all(isinstance(each, Series) for each in given) else grouped(given)
     usable = [each for each in known if each.scales.size >= 2]
     if not usable:
         raise DataError(

@@ -137,8 +137,9 @@ class Comparison:
             one, by more than noise around smooth curves does in 95 of 100 cases; ``smooth`` if a
             smooth one is as good as any, or errs by no more than twice the noise; ``undecided`` between;
             ``too few scales`` below six.
-        p: how often curves drawn around a smooth model favour a break as much, of all smooth models that
-            fit nearly as well as the best the largest such share; None if too few.
+        p: how often curves drawn around a smooth model favour a break as much (log ratio of held-out
+            errors and of residuals), of all smooth models that fit nearly as well as the best the largest
+            such share; 1 if no break is ahead, None if too few.
         models: every model, best held-out error first within each kind, smooth ones first.
         left_out: largest number of scales left out.
         noise: root mean square standard error of the left-out scores, known or estimated.
@@ -206,6 +207,17 @@ def _held_out(model: Model, curve: _Curve, ys: Floats, left_out: int) -> Floats:
     return total / left_out
 
 
+def _errors(models: Sequence[Model], curve: _Curve, ys: Floats, left_out: int) -> Floats:
+    return np.stack([_held_out(model, curve, ys, left_out) for model in models])
+
+
+def _residuals(models: Sequence[Model], curve: _Curve, ys: Floats) -> Floats:
+    """Root mean square residual of each model on all scales of each curve, (models, curves)."""
+    u = curve.unit(curve.t.size)
+    fitted = np.stack([foretell(model, u, ys, u) for model in models])
+    return np.asarray(np.sqrt(np.mean(np.square(fitted - ys), axis=2)))
+
+
 def _aicc(model: Model, rss: float, curve: _Curve) -> float:
     n, k = curve.t.size, model.parameters + 1  # the noise is a parameter too
     if n <= k + 1:
@@ -253,7 +265,7 @@ def compare(
     u = curve.unit(n)
     fits = [fit(model, u, curve.y) for model in able]
     criteria = [_aicc(model, fitted.rss, curve) for model, fitted in zip(able, fits, strict=True)]
-    held = np.array([_held_out(model, curve, curve.y[None], left_out)[0] for model in able])
+    held = _errors(able, curve, curve.y[None], left_out)
     smooth = np.array([model.kind == "smooth" for model in able])
 
     errors = curve.errors
@@ -261,25 +273,26 @@ def compare(
         i = int(np.argmin(criteria))
         errors = np.full(n, math.sqrt(fits[i].rss / max(n - able[i].parameters, 1)))
     tiny = 1e-9 * float(np.ptp(curve.y)) + 1e-300
-    advantage = float(_advantage(held[:, None], smooth, tiny)[0])
+    ahead = float(_advantage(held, smooth, tiny)[0])
+    inside = float(_advantage(_residuals(able, curve, curve.y[None]), smooth, tiny)[0])
     generator = seeds.generator(seed, "emergence", "compare")
-    p = 0.0
-    for i in _plausible(criteria, held, smooth):
+    p = 0.0 if ahead > 0 else 1.0
+    for i in _plausible(criteria, held[:, 0], smooth) if ahead > 0 else ():
         drawn = fits[i].predict(u) + errors * generator.standard_normal((resamples, n))
         drawn = curve.clipped(drawn)
-        luck = np.stack([_held_out(model, curve, drawn, left_out) for model in able])
-        as_much = int((_advantage(luck, smooth, tiny) >= advantage).sum())
-        p = max(p, (1 + as_much) / (1 + resamples))
+        luck = _advantage(_errors(able, curve, drawn, left_out), smooth, tiny)
+        luck += _advantage(_residuals(able, curve, drawn), smooth, tiny)
+        p = max(p, (1 + int((luck >= ahead + inside).sum())) / (1 + resamples))
 
     spread = math.sqrt(float(np.mean(np.square(errors[-left_out:]))))
     verdict: Verdict = "undecided"
-    if advantage > 0 and p <= SIGNIFICANCE:
+    if ahead > 0 and p <= SIGNIFICANCE:
         verdict = "break"
-    elif advantage <= 0 or held[smooth].min() <= 2 * spread:
+    elif ahead <= 0 or held[smooth].min() <= 2 * spread:
         verdict = "smooth"
     scored = [
         Scored(model.name, model.kind, float(error), criterion, model.parameters)
-        for model, error, criterion in zip(able, held, criteria, strict=True)
+        for model, error, criterion in zip(able, held[:, 0], criteria, strict=True)
     ]
     scored.sort(key=lambda each: (each.kind == "break", each.held_out, each.parameters))
     return Comparison(verdict, p, tuple(scored), left_out, spread)
@@ -294,7 +307,7 @@ def _plausible(criteria: list[float], held: Floats, smooth: npt.NDArray[np.bool_
 
 
 def _advantage(held: Floats, smooth: npt.NDArray[np.bool_], tiny: float) -> Floats:
-    """log of the best smooth error over the best with a break, of held-out errors (models, curves)."""
+    """log of the best smooth error over the best with a break, (curves,), of errors (models, curves)."""
     if smooth.all():
         return np.full(held.shape[1], -np.inf)
     floored = np.maximum(held, tiny)

@@ -158,7 +158,7 @@ def lower_is_better(metric: str) -> bool:
     return _LOWER.search(plain_metric(metric)) is not None
 
 
-def series(
+def grouped(
     rows: Iterable[Row],
     *,
     unit: Unit | None = None,
