@@ -105,7 +105,7 @@ def lm(
     beside_us = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     limit_threads(threads or max(1, cores() // beside_us))  # before torch is loaded
 
-    from posterhall.train.lm import LmSettings, train_lm
+    from posterhall.train.lm_settings import LmSettings
 
     settings = settings_room.resolve(
         LmSettings,
@@ -132,6 +132,9 @@ def lm(
             "seed": seed,
         },
     )
+
+    from posterhall.train.lm import train_lm  # torch, once the settings are known to be sound
+
     result = train_lm(
         settings,
         [Path(each) for each in text],

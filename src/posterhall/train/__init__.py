@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from posterhall.train.language import next_token
-    from posterhall.train.lm import LmSettings, train_lm
+    from posterhall.train.lm import train_lm
+    from posterhall.train.lm_settings import LmSettings
     from posterhall.train.loop import Trained, fit
     from posterhall.train.settings import TrainSettings
 
@@ -21,6 +22,7 @@ _MODULES = (
     "distributed",
     "language",
     "lm",
+    "lm_settings",
     "loop",
     "metrics",
     "optimiser",
@@ -30,7 +32,7 @@ _MODULES = (
     "table",
 )
 _NAMES = {
-    "LmSettings": "lm",
+    "LmSettings": "lm_settings",
     "TrainSettings": "settings",
     "Trained": "loop",
     "fit": "loop",

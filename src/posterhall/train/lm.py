@@ -14,92 +14,23 @@ from typing import Any
 from posterhall.config import to_dict
 from posterhall.data import tokenizer as tokenizers
 from posterhall.data import tokens as streams
-from posterhall.data.documents import Document, Split, documents, expand
-from posterhall.data.packing import Packed, Packing
-from posterhall.data.sources import EncodingErrors
-from posterhall.data.tokenizer import ByteTokenizer, Tokenizer
+from posterhall.data.documents import Document, documents, expand
+from posterhall.data.packing import Packed
+from posterhall.data.tokenizer import Tokenizer
 from posterhall.data.tokens import Tokens
 from posterhall.errors import DataError
 from posterhall.extras import torch
-from posterhall.models import Decoder, DecoderConfig, hub
+from posterhall.models import Decoder, hub
 from posterhall.progress import Progress
-from posterhall.runs import Run, is_run, read_manifest
+from posterhall.runs import Run, read_manifest
 from posterhall.train import checkpoint, distributed, loop
 from posterhall.train.language import next_token
-from posterhall.train.settings import TrainSettings
+from posterhall.train.lm_settings import KIND, LmSettings, bpe_size, finished
 
-KIND = "train lm"
 MODEL = "model"
 """Folder in artifacts/."""
 BPE_CHARACTERS = 1_000_000_000
 """Text beyond this does not change a BPE tokeniser that is learnt; counting it would take memory."""
-
-
-@dataclass(frozen=True)
-class LmSettings(TrainSettings):
-    """Everything that determines a language model, beside the text; a run's config.yaml holds these.
-
-    Raises:
-        DataError: for a value outside its range.
-    """
-
-    tokenizer: str = "byte"
-    """byte; bpe:N, learnt from the text with N tokens; or a tokenizer.json, or a directory with one."""
-    dim: int = 256
-    """Width of the model, a multiple of 2 x heads."""
-    layers: int = 4
-    """Blocks, >= 1."""
-    heads: int = 4
-    """Query heads."""
-    kv_heads: int | None = None
-    """Key and value heads, a divisor of heads; none: as many."""
-    ffn_dim: int | None = None
-    """Width of the feed-forward layer; none: 8/3 dim, rounded up to a multiple of 64."""
-    tie_embeddings: bool = True
-    """One matrix for the embedding and the head."""
-    dropout: float = 0.0
-    """Share dropped in training, in [0, 1). Muennighoff et al. have 0.1; below their sizes it costs more
-    than it saves, except over many epochs."""
-    context: int = 256
-    """Tokens a row, >= 1; the model's longest sequence."""
-    packing: Packing = "contiguous"
-    """Rows see across the ends of documents (contiguous), or attention stays within one (documents)."""
-    unique_tokens: int | None = None
-    """Train on that many tokens of the text only; a smaller number takes a subset of a larger one's."""
-    eval_fraction: float = 0.05
-    """Share of the text held out for evaluation where no other text is given for it; 0: none."""
-    eval_tokens: int = 1_000_000
-    """Most tokens of held-out text that are used, the first ones, >= 1."""
-    text_field: str = "text"
-    """Field or column of JSON lines and Parquet files."""
-    split: Split = "file"
-    """A document of plain text: the whole file, each line, or what stands between blank lines."""
-    encoding_errors: EncodingErrors = "strict"
-    """Bytes that are not UTF-8: strict, replace or ignore."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.eval_fraction < 1:
-            raise DataError(f"eval_fraction is {self.eval_fraction}; it must be at least 0 and below 1")
-        for name in ("context", "eval_tokens"):
-            if getattr(self, name) < 1:
-                raise DataError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        _bpe_size(self.tokenizer)
-        self.shape(ByteTokenizer.vocab_size)
-
-    def shape(self, vocab_size: int) -> DecoderConfig:
-        """The model's shape."""
-        return DecoderConfig(
-            vocab_size=vocab_size,
-            dim=self.dim,
-            layers=self.layers,
-            heads=self.heads,
-            kv_heads=self.kv_heads,
-            ffn_dim=self.ffn_dim,
-            max_length=self.context,
-            tie_embeddings=self.tie_embeddings,
-            dropout=self.dropout,
-        )
 
 
 def train_lm(
@@ -163,27 +94,6 @@ def train_lm(
             shutil.rmtree(run.path / "checkpoints" / "tokens", ignore_errors=True)
             run.finish(**facts)
     return facts
-
-
-def finished(directory: Path, settings: LmSettings) -> dict[str, Any] | None:
-    """What came out of the run there, if it is finished.
-
-    Raises:
-        DataError: if it is, but was made with other settings.
-    """
-    if not is_run(directory):
-        return None
-    manifest = read_manifest(directory)
-    if manifest["status"] != "done":
-        return None
-    now = to_dict(settings)
-    for name, was in manifest["config"].items():
-        if now.get(name) != was:
-            raise DataError(
-                f"{directory} is finished and was made with {name} {was} (now {now.get(name)}); choose another "
-                "directory with -o, or remove it"
-            )
-    return dict(manifest["facts"])
 
 
 @dataclass(frozen=True)
@@ -325,7 +235,7 @@ def _tokenizer(job: _Job, texts: Sequence[Path], sums: list[str], init: Path | N
     if init is not None:
         return tokenizers.load(init)
     settings = job.settings
-    size = _bpe_size(settings.tokenizer)
+    size = bpe_size(settings.tokenizer)
     if size is None:
         return tokenizers.load(settings.tokenizer)
 
@@ -333,18 +243,6 @@ def _tokenizer(job: _Job, texts: Sequence[Path], sums: list[str], init: Path | N
         tokenizers.train_bpe(_some(_documents(job, texts, "learn tokens")), size).save(directory)
 
     return tokenizers.load(job.stored("tokenizer", [sums, size, _reading(settings, None)], learn))
-
-
-def _bpe_size(tokenizer: str) -> int | None:
-    """N of "bpe:N"; None for other tokenisers."""
-    kind, colon, number = tokenizer.partition(":")
-    if not colon or kind != "bpe":
-        return None
-    if not number.isdecimal() or int(number) < 258:
-        raise DataError(
-            f"tokenizer is '{tokenizer}'; the number of tokens of a BPE is at least 258, as bpe:4096"
-        )
-    return int(number)
 
 
 def _stream(job: _Job, texts: Sequence[Path], sums: list[str], tokenizer: Tokenizer) -> Tokens:

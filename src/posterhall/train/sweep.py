@@ -20,7 +20,7 @@ from posterhall.devices import THREAD_VARIABLES
 from posterhall.errors import DataError, Interrupted
 from posterhall.extras import require
 from posterhall.runs import is_run, read_manifest, write_atomic
-from posterhall.train.lm import LmSettings, finished
+from posterhall.train.lm_settings import LmSettings, finished
 
 MOST_RUNS = 10_000
 """A larger grid is a mistake in the file."""

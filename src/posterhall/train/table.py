@@ -11,7 +11,7 @@ from typing import Any
 
 from posterhall import runs
 from posterhall.errors import DataError
-from posterhall.train.lm import KIND
+from posterhall.train.lm_settings import KIND
 
 _FACTS = ("params", "params_non_embedding", "tokens", "unique_tokens", "epochs", "flops", "loss", "best_loss")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
