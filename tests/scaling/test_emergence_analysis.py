@@ -150,6 +150,24 @@ def test_items_are_resampled_together_over_scales():
     )
 
 
+def test_items_that_go_together_widen_the_interval():
+    rng = np.random.default_rng(4)
+    right = (rng.random(60) < np.linspace(0.2, 0.8, 6)[:, None]).astype(float)
+    widths = []
+    for alone in (True, False):
+        data = [
+            Row("x", "f", "t", "acc", 10.0**i, right[i, c], item=f"{c}-{k}", cluster="" if alone else str(c))
+            for i in range(6)
+            for c in range(60)
+            for k in range(5)
+        ]
+        (finding,) = analyse(data)
+        assert finding.method == ("items" if alone else "clusters")
+        spread = Resampler(0, 2000).scores(finding.series).std(axis=0)
+        widths.append(spread.mean())
+    assert widths[1] / widths[0] == pytest.approx(math.sqrt(5), rel=0.1)
+
+
 def test_seeds_give_intervals_to_any_metric():
     rng = np.random.default_rng(1)
     data = [

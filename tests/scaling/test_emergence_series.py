@@ -129,7 +129,7 @@ def test_duplicate_scales_are_refused_with_both_places_or_averaged():
 
 def test_two_families_pooled_under_no_name_are_found_as_duplicates():
     pooled = rows([0.1, 0.2, 0.3], family="") + rows([0.2, 0.3, 0.5], family="")
-    with pytest.raises(DataError, match="Two families or shots in one series"):
+    with pytest.raises(DataError, match="Two families in one series"):
         grouped(pooled)
 
 
@@ -254,3 +254,49 @@ def test_names_are_data_and_lead_nowhere(tmp_path):
     path = table(tmp_path, "../../etc/passwd,1,../t,acc,0.1,10", "../../etc/passwd,2,../t,acc,0.2,10")
     (found,) = grouped(read([path]))
     assert (found.family, found.task) == ("../../etc/passwd", "../t")
+
+
+def test_numbers_of_examples_are_averaged_and_differing_ones_flagged():
+    both = rows([0.1, 0.3], shots="0") + rows([0.3, 0.5], shots="5")
+    (found,) = grouped(both)
+    assert found.scores == pytest.approx([0.2, 0.4])
+    assert found.flags == ("chance-unknown",)
+    (uneven,) = grouped(both[:-1])
+    assert "shots-differ" in uneven.flags
+
+
+def test_items_of_a_cluster_count_as_one_for_the_error():
+    rng = np.random.default_rng(0)
+    right = rng.integers(0, 2, (3, 50))  # 50 passages, asked for four times each
+    data = [
+        Row("x", "f", "t", "acc", 10.0**i, float(right[i, c]), item=f"{c}-{k}", cluster=str(c))
+        for i in range(3)
+        for c in range(50)
+        for k in range(4)
+    ]
+    (found,) = grouped(data)
+    assert found.items.shape == (3, 200)
+    assert found.errors == pytest.approx(right.std(axis=1, ddof=1) / math.sqrt(50))
+    sums, sizes = found.units()
+    assert sums.shape == (3, 50)
+    assert sizes.tolist() == [4] * 50
+
+
+def test_the_items_that_eval_tasks_leaves_in_a_run_are_read(tmp_path):
+    for scale in (1e6, 1e7, 1e8):
+        kept = tmp_path / f"run{scale:g}" / "artifacts"
+        kept.mkdir(parents=True)
+        common = {"family": "mine", "scale": scale, "model": "m", "task": "sums", "cluster": None}
+        common |= {"metric": "accuracy", "chance": 0.5, "higher_is_better": True}
+        lines = [
+            common | {"shots": shots, "item": str(i), "score": float(i < 4)}
+            for shots in (0, 1)
+            for i in range(10)
+        ]
+        (kept / "items.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        (kept / "scores.json").write_text('{"tasks": []}')  # what --json printed; no scores file of BIG-bench
+    (found,) = grouped(read([tmp_path]))
+    assert found.items.shape == (3, 10)
+    assert found.scores == pytest.approx([0.4, 0.4, 0.4])
+    assert found.clusters is None
+    assert found.chance == 0.5

@@ -52,7 +52,7 @@ def read_directory(path: Path, models: Models, columns: Mapping[str, str]) -> li
     """Rows of every results file of either harness below a directory."""
     found: list[Row] = []
     for each in sorted(path.rglob("*.json")):
-        if each.name.startswith(("results", "scores")):
+        if each.name.startswith(("results", "scores", "harness-")) and each.name != "scores.json":
             found += rows(each, load_json(each), models, columns)
     return found
 
@@ -135,6 +135,7 @@ def _lm_eval(path: Path, data: Mapping[str, Any], models: Models) -> Iterator[Ro
         scale = size
     seen = _under(data, "n-samples")
     better = _under(data, "higher_is_better")
+    shots = _under(data, "n-shot")
     for task, metrics in data["results"].items():
         if not isinstance(metrics, dict):
             continue
@@ -143,6 +144,7 @@ def _lm_eval(path: Path, data: Mapping[str, Any], models: Models) -> Iterator[Ro
         direction = better.get(task)
         direction = direction if isinstance(direction, dict) else {}
         samples = _samples(path, str(task))
+        examples = str(shots.get(task, ""))
         for key, value in metrics.items():
             metric, _, kept = str(key).partition(",")
             score = _float(value)
@@ -155,11 +157,30 @@ def _lm_eval(path: Path, data: Mapping[str, Any], models: Models) -> Iterator[Ro
             each = [] if samples is None else _item_scores(samples, metric, kept)
             if each:
                 for place, item, one in each:
-                    yield Row(place, family, str(task), label, scale, one, item=item, higher_is_better=side)
+                    yield Row(
+                        place,
+                        family,
+                        str(task),
+                        label,
+                        scale,
+                        one,
+                        item=item,
+                        shots=examples,
+                        higher_is_better=side,
+                    )
                 continue
             stderr = metrics.get(f"{metric}_stderr,{kept}" if kept else f"{metric}_stderr")
             yield Row(
-                where, family, str(task), label, scale, score, n, stderr=_float(stderr), higher_is_better=side
+                where,
+                family,
+                str(task),
+                label,
+                scale,
+                score,
+                n,
+                shots=examples,
+                stderr=_float(stderr),
+                higher_is_better=side,
             )
 
 

@@ -5,8 +5,9 @@ A plain table (CSV, TSV, JSON lines, a JSON list, Parquet) has one score a row::
     family,scale,task,metric,score,n,seed
     gpt,1.25e8,addition,exact_match,0.01,1000,0
 
-``scale`` and ``score`` are needed. ``family``, ``task``, ``metric``, ``n``, ``seed``, ``item``, ``chance``,
-``higher_is_better`` and ``stderr`` are used where they are; with ``item``, each row is one item of a test.
+``scale`` and ``score`` are needed. ``family``, ``task``, ``metric``, ``n``, ``seed``, ``item``, ``shots``,
+``cluster``, ``chance``, ``higher_is_better`` and ``stderr`` are used where they are; with ``item``, each row
+is one item of a test. The ``items.jsonl`` that `posterhall eval tasks` leaves in a run is such a table.
 Other names are told by `columns`. Names in files (of models, of tasks) are data and never become paths.
 """
 
@@ -32,6 +33,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "score": ("score", "value"),
     "n": ("n", "items", "n_items", "num_items", "n_samples"),
     "seed": ("seed",),
+    "shots": ("shots", "num_fewshot", "n_shot"),
+    "cluster": ("cluster",),
     "item": ("item", "item_id", "doc_id", "example_id", "uid"),
     "chance": ("chance", "chance_level", "random_baseline"),
     "higher_is_better": ("higher_is_better",),
@@ -51,8 +54,8 @@ def read(
     """Rows of all files, in their order.
 
     Args:
-        paths: tables, results files of the two harnesses, or directories of these (searched in depth
-            for files the two harnesses write).
+        paths: tables, results files of the two harnesses, or directories (searched in depth for what the
+            two harnesses and `posterhall eval tasks` write).
         columns: our names of columns to those in the tables: ``{"scale": "flops"}``; for BIG-bench files
             ``scale`` names the field of the model.
         models: table of model, scale and perhaps family, for harness files that do not say how large a
@@ -73,10 +76,12 @@ def read(
         path = Path(given)
         if path.is_dir():
             found = harness.read_directory(path, known, wanted)
+            for table in sorted(path.rglob("items.jsonl")):
+                found += _table_rows(table, wanted)
             if not found:
                 raise DataError(
-                    f"{path} holds no results of lm-evaluation-harness (results*.json) or BIG-bench "
-                    "(scores*.json); give tables by name"
+                    f"{path} holds no results of lm-evaluation-harness (results*.json), of BIG-bench "
+                    "(scores*.json) or of posterhall eval tasks (items.jsonl); give tables by name"
                 )
         else:
             found = _read_file(path, known, wanted)
@@ -178,6 +183,8 @@ def _table_rows(path: Path, columns: Mapping[str, str]) -> list[Row]:
                 _optional(where, "n", get.get("n")),
                 _text(get.get("seed")),
                 _text(get.get("item")),
+                _text(get.get("shots")),
+                _text(get.get("cluster")),
                 _optional(where, "chance", get.get("chance")),
                 _flag(where, get.get("higher_is_better")),
                 _optional(where, "stderr", get.get("stderr")),

@@ -11,7 +11,7 @@ from posterhall import seeds
 from posterhall.metrics.emergence import emergence_scores
 from posterhall.scaling.emergence.series import Floats, Series
 
-Method = Literal["seeds", "items", "counts", "standard errors"]
+Method = Literal["seeds", "items", "clusters", "counts", "standard errors"]
 
 
 @dataclass
@@ -40,14 +40,14 @@ class Resampler:
         """What a series can be resampled over, seeds before items before counts; None if nothing."""
         if series.by_seed is not None:
             return "seeds"
-        if series.items is not None and series.items.shape[1] > 1:
-            return "items"
+        if series.units() is not None:
+            return "items" if series.clusters is None else "clusters"
         if series.binary and series.n is not None:
             return "counts"
         return None if series.stderr is None else "standard errors"
 
     def scores(self, series: Series) -> Floats | None:
-        """Scores of resampled tests, (B, n): whole seeds or items drawn again, the same at every scale.
+        """Scores of resampled tests, (B, n): seeds, clusters or items drawn again, the same at every scale.
 
         Items are shared by the models, so that drawing them together keeps what is common to all scales
         from looking like change. Counts and standard errors are drawn independently at each scale.
@@ -55,8 +55,11 @@ class Resampler:
         method = self.method(series)
         if method == "seeds" and series.by_seed is not None:
             return np.asarray(self.weights(series.by_seed.shape[1]) @ series.by_seed.T)
-        if method == "items" and series.items is not None:
-            return np.asarray(self.weights(series.items.shape[1]) @ series.items.T)
+        units = series.units()
+        if units is not None:
+            sums, sizes = units
+            weights = self.weights(sizes.size)
+            return np.asarray((weights @ sums.T) / (weights @ sizes)[:, None])
         if method is None:
             return None
         return self.noisy(series, series.scores, "interval")
@@ -65,21 +68,28 @@ class Resampler:
         """A curve as a test like that of the series would measure it, (B, n); None if its noise is unknown.
 
         Right-or-wrong items: binomial with the curve as rate and the series' n. Other metrics: what
-        resampled seeds or items deviate from their mean, or normal with the standard errors.
+        resampled seeds, items or clusters deviate from their mean, or normal with the standard errors.
         """
         generator = seeds.generator(
             self.seed, "emergence", purpose, series.family, series.task, series.metric
         )
         size = (self.resamples, curve.size)
-        if series.binary and series.n is not None and series.by_seed is None:
+        independent = series.by_seed is None and series.clusters is None
+        if series.binary and series.n is not None and independent:
             trials = np.round(series.n).astype(np.int64)
             return np.asarray(generator.binomial(trials, np.clip(curve, 0, 1), size=size) / trials)
-        units = series.by_seed if series.by_seed is not None else series.items
-        if units is not None and units.shape[1] > 1:
-            centred = units - units.mean(axis=1, keepdims=True)
+        units = series.units()
+        if series.by_seed is not None:
+            apart = series.by_seed - series.by_seed.mean(axis=1, keepdims=True)
+        elif units is not None:
+            sums, sizes = units
+            apart = (sums - series.scores[:, None] * sizes) / sizes.mean()
+        else:
+            apart = None
+        if apart is not None:
+            m = apart.shape[1]
             # Resampled means of m units spread by (m - 1) / m too little.
-            centred = centred * np.sqrt(units.shape[1] / (units.shape[1] - 1))
-            return np.asarray(curve + self.weights(units.shape[1]) @ centred.T)
+            return np.asarray(curve + self.weights(m) @ apart.T * np.sqrt(m / (m - 1)))
         if series.stderr is None:
             return None
         return np.asarray(curve + series.stderr * generator.standard_normal(size))

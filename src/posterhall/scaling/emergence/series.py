@@ -58,7 +58,8 @@ class Row:
         scale: parameters or FLOP of the model, > 0.
         score: the metric's value.
         n: test items behind it.
-        seed, item: which of several; empty if there is one.
+        seed, item, shots: which of several; empty if there is one. Numbers of examples (shots) are averaged.
+        cluster: what items that are not independent have in common; empty if they are.
         chance: what guessing scores.
         higher_is_better: None if the file does not say.
         stderr: standard error of the score.
@@ -74,6 +75,8 @@ class Row:
     n: float | None = None
     seed: str = ""
     item: str = ""
+    shots: str = ""
+    cluster: str = ""
     chance: float | None = None
     higher_is_better: bool | None = None
     stderr: float | None = None
@@ -91,12 +94,13 @@ class Series:
         binary: items are right or wrong, so scores are counts over `n`.
         fraction: scores lie in [0, 1].
         items: score of each item, (n, items), where every scale has the same items.
+        clusters: the cluster of each item, numbered, (items,); None if every item is its own.
         by_seed: score of each seed, (n, seeds), where every scale has the same two or more.
         n: test items behind each score, (n,).
         stderr: standard error of each score as the file gives it, (n,).
         chance: what guessing scores.
         flags: ``percent``, ``chance-unknown``, ``chance-varies``, ``scales-averaged``, ``seeds-unequal``,
-            ``items-differ``, ``acc-and-acc_norm-split``.
+            ``items-differ``, ``shots-differ``, ``acc-and-acc_norm-split``.
     """
 
     family: str
@@ -108,6 +112,7 @@ class Series:
     binary: bool
     fraction: bool
     items: Floats | None
+    clusters: npt.NDArray[np.intp] | None
     by_seed: Floats | None
     n: Floats | None
     stderr: Floats | None
@@ -132,12 +137,27 @@ class Series:
         """
         if self.by_seed is not None:
             return np.asarray(self.by_seed.std(axis=1, ddof=1) / math.sqrt(self.by_seed.shape[1]))
-        if self.binary and self.n is not None:
+        if self.binary and self.n is not None and self.clusters is None:
             rate = (self.scores * self.n + 0.5) / (self.n + 1)
             return np.asarray(np.sqrt(rate * (1 - rate) / self.n))
-        if self.items is not None and self.items.shape[1] > 1:
-            return np.asarray(self.items.std(axis=1, ddof=1) / math.sqrt(self.items.shape[1]))
+        units = self.units()
+        if units is not None:
+            sums, sizes = units
+            # Of a ratio of sums over clusters (items, where every item is its own): linearised.
+            apart = sums - self.scores[:, None] * sizes
+            return np.asarray(apart.std(axis=1, ddof=1) / (math.sqrt(sizes.size) * sizes.mean()))
         return self.stderr
+
+    def units(self) -> tuple[Floats, Floats] | None:
+        """Sums of scores over each cluster of items, (n, units), and its items, (units,); None below two."""
+        if self.items is None:
+            return None
+        if self.clusters is None:
+            sums, sizes = self.items, np.ones(self.items.shape[1])
+        else:
+            sums = np.stack([np.bincount(self.clusters, weights=row) for row in self.items])
+            sizes = np.bincount(self.clusters).astype(np.float64)
+        return (sums, sizes) if sizes.size > 1 else None
 
     @property
     def above_chance(self) -> int | None:
@@ -216,7 +236,10 @@ def _build(
         factor = 0.01
         flags.append("percent")
     scales, where = np.unique([row.scale for row in rows], return_inverse=True)
-    table, by_item, by_seed = _tables(rows, where, scales.size, duplicates, flags)
+    table = _cells(rows, where, scales.size, duplicates, flags)
+    names, by_item = _matrix(table, 1, "items-differ", flags)
+    _, by_seed = _matrix(table, 0, "seeds-unequal", flags)
+    _matrix(table, 2, "shots-differ", flags)
     means = factor * np.array([np.mean(list(each.values())) for each in table])
     n = _per_scale(rows, where, scales.size, [row.n for row in rows])
     if by_item is not None:
@@ -238,6 +261,8 @@ def _build(
             f"{worst.where}: {_name(worst)} scores {worst.score:g}; this metric lies between 0 and 1, or in "
             "per cent between 0 and 100"
         )
+    # Means over seeds or numbers of examples are not right or wrong any more.
+    whole = by_item is None or bool(np.isin(factor * by_item, (0.0, 1.0)).all())
     counts = inside and n is not None and bool((np.abs(means * n - np.round(means * n)) < 1e-6 * n).all())
     return Series(
         first.family,
@@ -246,9 +271,10 @@ def _build(
         np.asarray(scales, np.float64),
         means,
         _direction(rows),
-        inside and (metric in BINARY or counts),
+        inside and whole and (metric in BINARY or counts),
         inside and (metric in FRACTIONS or counts),
         None if by_item is None else factor * by_item,
+        None if by_item is None else _clusters(rows, names),
         None if by_seed is None else factor * by_seed,
         n,
         None if stderr is None else factor * stderr,
@@ -273,45 +299,55 @@ def _percent(rows: list[Row], scores: Floats, unit: Unit | None) -> bool:
     return True
 
 
-def _tables(
+def _cells(
     rows: list[Row], where: npt.NDArray[np.intp], n: int, duplicates: Duplicates, flags: list[str]
-) -> tuple[list[dict[tuple[str, str], float]], Floats | None, Floats | None]:
-    """Scores of each scale by (seed, item), and as matrices over items and over seeds where they match."""
-    cells: list[dict[tuple[str, str], list[Row]]] = [{} for _ in range(n)]
+) -> list[dict[tuple[str, ...], float]]:
+    """Scores of each scale by (seed, item, shots)."""
+    cells: list[dict[tuple[str, ...], list[Row]]] = [{} for _ in range(n)]
     for row, at in zip(rows, where.tolist(), strict=True):
-        cells[at].setdefault((row.seed, row.item), []).append(row)
+        cells[at].setdefault((row.seed, row.item, row.shots), []).append(row)
     for cell in cells:
         for same in cell.values():
             if len(same) > 1 and duplicates == "refuse":
                 raise DataError(
                     f"{same[1].where}: {_name(same[1])} has a second score at scale {same[1].scale:g} (the "
-                    f"first: {same[0].where}). Two families or shots in one series? Give a family, seed or "
-                    "item column, or average them (--duplicates mean)"
+                    f"first: {same[0].where}). Two families in one series? Give a family, seed, item or "
+                    "shots column, or average them (--duplicates mean)"
                 )
     if any(len(same) > 1 for cell in cells for same in cell.values()):
         flags.append("scales-averaged")
-    table = [{key: float(np.mean([r.score for r in same])) for key, same in cell.items()} for cell in cells]
-    by_item = _matrix(table, 1, "items-differ", flags)
-    by_seed = _matrix(table, 0, "seeds-unequal", flags)
-    return table, by_item, by_seed
+    return [{key: float(np.mean([r.score for r in same])) for key, same in cell.items()} for cell in cells]
 
 
 def _matrix(
-    table: list[dict[tuple[str, str], float]], part: int, flag: str, flags: list[str]
-) -> Floats | None:
-    """Means over the other part of the key, (scales, names), if every scale has the same names."""
+    table: list[dict[tuple[str, ...], float]], part: int, flag: str, flags: list[str]
+) -> tuple[list[str], Floats | None]:
+    """Names of one part of the key, and means over the others, (scales, names), if all scales share them."""
     names = [sorted({key[part] for key in cell}) for cell in table]
-    if max(map(len, names)) < 2:
-        return None
     if any(each != names[0] for each in names):
         flags.append(flag)
-        return None
+        return [], None
+    if len(names[0]) < 2:
+        return [], None
     sums = np.zeros((2, len(table), len(names[0])))
     at = {name: j for j, name in enumerate(names[0])}
     for i, cell in enumerate(table):
         for key, score in cell.items():
             sums[:, i, at[key[part]]] += (score, 1.0)
-    return np.asarray(sums[0] / sums[1])
+    return names[0], np.asarray(sums[0] / sums[1])
+
+
+def _clusters(rows: list[Row], items: list[str]) -> npt.NDArray[np.intp] | None:
+    """The cluster of each item, numbered; None where every item stands alone."""
+    of = {row.item: row.cluster for row in rows}
+    known = [of[item] for item in items]
+    if not any(known) or len(set(known)) == len(items):
+        return None
+    named = [
+        f"cluster {cluster}" if cluster else f"item {item}"
+        for cluster, item in zip(known, items, strict=True)
+    ]
+    return np.unique(named, return_inverse=True)[1].astype(np.intp)
 
 
 def _per_scale(
