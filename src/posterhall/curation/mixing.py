@@ -162,7 +162,10 @@ def mix(
                 )
             chosen = order[: _until(sizes[order], wanted)]
             texts = _spool(source, chosen, Path(folder, f"{number}.arrow"), watch)
-            takes.append(_repeat(source, number, share, sizes, chosen, texts, budget * share, seed))
+            goal = budget * share
+            if unique is None and len(chosen) < len(order):
+                goal = float(sizes[chosen].sum())  # near enough, and no text need come twice
+            takes.append(_repeat(source, number, share, sizes, chosen, texts, goal, seed))
         rows = sum(len(take.rows) for take in takes)
         write(_interleaved(takes, lambda done: watch("write", done, rows)), out)
         for take in takes:
