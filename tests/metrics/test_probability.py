@@ -33,6 +33,17 @@ def test_several_right_targets_add_their_probabilities():
     assert score.brier(score.distribution(LOGPS), [[0, 1], [2]])[0] == pytest.approx(0.25**2 + 0.25**2)
 
 
+def test_right_options_may_be_given_as_indices_lists_or_a_mask():
+    mask = score.right_options([[0, 1], [2]], 2, 3)
+    assert mask.tolist() == [[True, True, False], [False, False, True]]
+    assert (score.right_options(mask, 2, 3) == mask).all()
+    assert score.right_options(np.array([2, 0]), 2, 3).tolist() == [
+        [False, False, True],
+        [True, False, False],
+    ]
+    assert (score.right_options([[0, 1], [1, 2]], 2, 3).sum(axis=1) == 2).all()
+
+
 def test_brier_can_worsen_while_accuracy_rises():  # mass moves among the wrong options
     before, after = (
         np.log([[0.34, 0.33, 0.33], [0.45, 0.55, 1e-9]]),
@@ -107,6 +118,10 @@ def test_rescaled_is_zero_at_chance_and_one_at_the_top():
         (lambda: score.p_choices([[-1.0, math.nan]], [0]), "item 0, option 1"),
         (lambda: score.p_choices([[-1.0, -2.0]], [2]), "count from 0"),
         (lambda: score.p_choices([[-1.0, -2.0]], [0, 1]), "right options for 2 items"),
+        (lambda: score.p_choices([[-1.0, -2.0]] * 2, [[0, 1], [1, -1]]), "item 1: right option -1"),
+        (lambda: score.p_choices([[-1.0, -2.0]], [0.5]), "item 0: right option 0.5"),
+        (lambda: score.p_choices([[-1.0, -2.0]], [True]), "item 0: right option True"),
+        (lambda: score.p_choices([[-1.0, -2.0]], ["B"]), "item 0: right option B"),
         (lambda: score.p_choices([[-1.0, -2.0]], [[]]), "no right option"),
         (lambda: score.p_choices([[-1.0, "a"]], [0]), "no number"),
         (lambda: score.p_choices([], []), "shape"),

@@ -14,7 +14,7 @@ averaging their logs would punish an item for having more than one answer.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -76,18 +76,21 @@ def right_options(correct: Correct, n: int, k: int) -> Mask:
     if given.dtype == np.bool_ and given.shape == (n, k):
         mask[:] = given
     else:
-        per_item: Iterable[Any] = given if given.ndim == 1 and given.dtype != object else correct  # type: ignore[assignment]
-        indices = [np.atleast_1d(np.asarray(each)) for each in per_item]
-        if len(indices) != n:
+        per_item: Any = given if given.ndim == 1 and given.dtype != object else correct
+        if len(per_item) != n:
             raise DataError(
-                f"right options for {len(indices)} items, log-probabilities for {n}; give one an item"
+                f"right options for {len(per_item)} items, log-probabilities for {n}; give one an item"
             )
-        for i, each in enumerate(indices):
-            if each.size and (each.dtype.kind not in "iu" or ((each < 0) | (each >= k)).any()):
-                raise DataError(
-                    f"item {i}: right option {each.tolist()} is no index among {k} options; count from 0"
-                )
-            mask[i, each.astype(np.intp)] = True
+        pieces = [given] if per_item is given else [np.atleast_1d(np.asarray(each)) for each in per_item]
+        counts = [1] * n if per_item is given else [piece.size for piece in pieces]
+        items, options = np.repeat(np.arange(n), counts), np.concatenate(pieces)
+        bad = np.flatnonzero(~np.isin(options, np.arange(k)) | (options.dtype == np.bool_))
+        if bad.size:
+            i = bad[0]
+            raise DataError(
+                f"item {items[i]}: right option {options[i]!s} is no index among {k} options; count from 0"
+            )
+        mask[items, options.astype(np.intp)] = True
     empty = np.flatnonzero(~mask.any(axis=1))
     if empty.size:
         raise DataError(f"item {empty[0]} has no right option; leave it out, or say which is right")
