@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from posterhall.scaling.emergence.curves import compare, predict_largest
     from posterhall.scaling.emergence.planner import Plan, plan
     from posterhall.scaling.emergence.readers import read
-    from posterhall.scaling.emergence.series import Series, grouped
+    from posterhall.scaling.emergence.series import Row, Series, grouped
     from posterhall.scaling.emergence.toy import Toy
 
 __all__ = [
     "Finding",
     "Plan",
+    "Row",
     "Series",
     "Toy",
     "analyse",
@@ -47,6 +48,7 @@ __all__ = [
 _HOMES = {
     "Finding": "analysis",
     "Plan": "planner",
+    "Row": "series",
     "Series": "series",
     "Toy": "toy",
     "analyse": "analysis",
