@@ -132,8 +132,8 @@ def synchronised(module: nn.Module, wanted: bool) -> Iterator[None]:
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor that may be sharded, as a whole; all processes must ask."""
-    full = getattr(tensor, "full_tensor", None)
-    result: torch.Tensor = tensor if full is None else full()
+    sharded: Any = tensor
+    result: torch.Tensor = sharded.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return result
 
 

@@ -143,12 +143,16 @@ def fit(
     """
     with contextlib.ExitStack() as stack:
         where = stack.enter_context(distributed.world())
-        run = out if isinstance(out, Run) else None
-        if out is not None and run is None and where.first:
-            config = to_dict(settings)
-            run = Run.start(out, kind="train", config=config, seeds=[settings.seed], resume=resume)
-            stack.enter_context(run)
-        folder = run.path if run is not None else None if out is None else Path(str(out))
+        run: Run | None = None
+        folder: Path | None = None
+        if isinstance(out, Run):
+            run, folder = out, out.path
+        elif out is not None:
+            folder = Path(out)
+            if where.first:
+                config = to_dict(settings)
+                run = Run.start(folder, kind="train", config=config, seeds=[settings.seed], resume=resume)
+                stack.enter_context(run)
         where.wait()  # until the first process has the run
         return _Training(model, data, objective, settings, evaluate, where, run, folder, shard).go(
             checkpoint_seconds, tensorboard, quiet
@@ -168,7 +172,8 @@ class _Training:
         folder: Path | None,
         shard: bool,
     ) -> None:
-        self.model, self.data, self.settings = model, data, settings
+        self.model: Any = model
+        self.data, self.settings = data, settings
         self.evaluate, self.where, self.run = evaluate, where, run
         self.device = next(model.parameters()).device
         self.module = distributed.parallel(distributed.Pass(model, objective), where, shard=shard)
@@ -183,7 +188,7 @@ class _Training:
         if self.folder is not None and (self.folder / CHECKPOINT).exists():
             self.state = _State(**checkpoint.load(self.folder / CHECKPOINT, model, self.optimiser))
         if hasattr(model, "gradient_checkpointing"):
-            model.gradient_checkpointing = settings.gradient_checkpointing
+            self.model.gradient_checkpointing = settings.gradient_checkpointing
 
     def go(self, checkpoint_seconds: float, tensorboard: bool, quiet: bool) -> Trained:
         """Train to the end."""
