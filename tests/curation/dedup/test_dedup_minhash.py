@@ -124,7 +124,7 @@ def test_sketches_are_as_precise_as_independent_hashes(length, target):
     errors, variances = [], []
     rng, draw = random.Random(2), np.random.default_rng(3)
     sketches = np.empty((2, slots), np.uint32)
-    units, scratch = np.empty(4200, np.uint64), np.empty(4200, np.uint64)
+    scratch = [np.empty(4200, kind) for kind in (np.uint64, np.uint64, np.uint32)]
     for _ in range(trials):
         pair = text_pair(rng, length, target)
         weights = draw.integers(0, 2**64, 6, dtype=np.uint64) | np.uint64(1)
@@ -134,7 +134,7 @@ def test_sketches_are_as_precise_as_independent_hashes(length, target):
         for side, text in enumerate(pair):
             clean = letters.normalise(text).encode()
             buffer = np.frombuffer(clean + b" " * 16, np.uint8).copy()
-            args = (buffer, len(clean), True, seed, weights, salts, factors, units, scratch)
+            args = (buffer, len(clean), True, seed, weights, salts, factors, *scratch)
             kernels.sketch(*args, sketches[side])
         true = jaccard(*(shingles(t) for t in pair))
         errors.append((sketches[0] == sketches[1]).mean() - true)

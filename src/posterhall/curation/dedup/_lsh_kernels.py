@@ -13,6 +13,22 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
+def sort(values: Any) -> None:
+    """Sort integers in place (Shell's sort: numba's own takes seconds to compile)."""
+    n = values.size
+    gap = n // 2
+    while gap > 0:
+        for i in range(gap, n):
+            value = values[i]
+            j = i
+            while j >= gap and values[j - gap] > value:
+                values[j] = values[j - gap]
+                j -= gap
+            values[j] = value
+        gap = 1 if gap == 2 else gap * 5 // 11
+
+
+@njit(cache=True, nogil=True)
 def equal(order: Any, hashes: Any, head: Any) -> None:
     """For each row of ``hashes`` (n, 2) write the first equal one to ``head``, which holds 0 to n - 1.
 
@@ -25,7 +41,8 @@ def equal(order: Any, hashes: Any, head: Any) -> None:
         while j < n and hashes[order[j], 0] == hashes[order[i], 0]:
             j += 1
         if j - i > 1:
-            run = np.sort(order[i:j])
+            run = order[i:j].copy()
+            sort(run)
             for k in range(1, run.size):
                 for earlier in range(k):
                     # Halves of unequal texts agree once in 2^64 pairs: nearly always the first is equal.
@@ -54,7 +71,8 @@ def runs(sorted_keys: Any, order: Any, members: Any, starts: Any) -> Any:
             j += 1
         if j - i > 1:
             starts[buckets] = used
-            members[used : used + j - i] = np.sort(order[i:j])
+            members[used : used + j - i] = order[i:j]
+            sort(members[used : used + j - i])
             buckets += 1
             used += j - i
         i = j

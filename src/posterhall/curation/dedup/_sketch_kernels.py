@@ -18,6 +18,7 @@ from posterhall.curation.dedup._text_kernels import (
     UNITS,
     characters,
     digest,
+    fold,
     mix,
     next_shingles,
     normalise,
@@ -40,13 +41,19 @@ def _into_slots(found: Any, number: Any, slots: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _least(found: Any, number: Any, salt: Any, factor: Any) -> Any:
-    """The least of one hash of its own over shingles."""
+def _narrow(found: Any, number: Any, out: Any) -> None:
+    """Shingles in 32 bits, for `_least`."""
+    for i in range(number):
+        out[i] = np.uint32(found[i]) ^ np.uint32(found[i] >> np.uint64(32))
+
+
+@njit(cache=True, nogil=True)
+def _least(narrow: Any, number: Any, salt: Any, factor: Any) -> Any:
+    """The least of a slot's own hash over shingles."""
     least = EMPTY
     for i in range(number):
-        h = found[i]
         # Each step is cut back to 32 bits, or it would be done in 64, half as many at a time.
-        x = np.uint32(np.uint32(np.uint32(h) ^ np.uint32(h >> np.uint64(32)) ^ salt) * factor)
+        x = np.uint32(np.uint32(narrow[i] ^ salt) * factor)
         x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(15))) * np.uint32(0x2C1B3C6D))
         least = min(least, x)
     return least
@@ -63,30 +70,38 @@ def sketch(
     factors: Any,
     units: Any,
     found: Any,
+    narrow: Any,
     slots: Any,
 ) -> None:
     """Sketch of normalised text ``clean[:end]``, not empty, into ``slots`` (K,) uint32.
 
-    ``salts`` and ``factors`` (K,) uint32, factors odd, are the slots' own hashes.
+    ``salts`` and ``factors`` (K,) uint32, factors odd, are the slots' own hashes; ``units``, ``found``
+    (uint64) and ``narrow`` (uint32) are buffers of `UNITS` and a shingle.
     """
     slots[:] = EMPTY
-    at, held, number = next_shingles(clean, 0, end, by_word, seed, weights, units, 0, found)
+    zero = np.int64(0)
+    at, held, number = next_shingles(clean, zero, end, by_word, seed, weights, units, zero, found)
     _into_slots(found, number, slots)
     if at > end:  # all shingles are in the buffer
+        _narrow(found, number, narrow)
         for k in range(slots.size):
             if slots[k] == EMPTY:
-                slots[k] = _least(found, number, salts[k], factors[k])
+                slots[k] = _least(narrow, number, salts[k], factors[k])
         return
     while at <= end:
         at, held, number = next_shingles(clean, at, end, by_word, seed, weights, units, held, found)
         _into_slots(found, number, slots)
-    empty = np.flatnonzero(slots == EMPTY)
-    at = np.int64(0)
-    held = np.int64(0)
-    while empty.size and at <= end:  # a long text of few shingles is read again
+    empty = slots == EMPTY
+    if not empty.any():
+        return
+    at = zero
+    held = zero
+    while at <= end:  # a long text of few shingles is read again
         at, held, number = next_shingles(clean, at, end, by_word, seed, weights, units, held, found)
-        for slot in empty:
-            slots[slot] = min(slots[slot], _least(found, number, salts[slot], factors[slot]))
+        _narrow(found, number, narrow)
+        for k in range(slots.size):
+            if empty[k]:
+                slots[k] = min(slots[k], _least(narrow, number, salts[k], factors[k]))
 
 
 @njit(cache=True, nogil=True)
@@ -120,6 +135,7 @@ def sketch_all(
     clean = np.empty(room(longest), np.uint8)
     units = np.empty(UNITS + weights.size, np.uint64)
     found = np.empty(UNITS + weights.size, np.uint64)
+    narrow = np.empty(found.size, np.uint32)
     slots = np.empty(salts.size, np.uint32)
     rows = salts.size // bands
     for i in range(first, last):
@@ -131,14 +147,14 @@ def sketch_all(
             marks[i] = 0
             continue
         digest(clean, 0, end, seed, identity[i])
-        sketch(clean, end, by_word, seed, weights, salts, factors, units, found, slots)
+        sketch(clean, end, by_word, seed, weights, salts, factors, units, found, narrow, slots)
         for k in range(slots.size):
             marks[i, k] = slots[k] & np.uint32(0xFF)
         for band in range(bands):
             h = seed
             for row in range(rows):
-                h = mix(h ^ np.uint64(slots[band * rows + row]))
-            keys[band, i] = h
+                h = fold(h, np.uint64(slots[band * rows + row]))
+            keys[band, i] = mix(h)
 
 
 @njit(cache=True, nogil=True)
@@ -207,9 +223,9 @@ def shingle_sets(
     for which in range(chosen.size):
         i = chosen[which]
         end = normalise(text, offsets[i], offsets[i + 1], folded, alone, clean)
-        at = 0 if end else 1
-        held = 0
-        count = 0
+        at = np.int64(0 if end else 1)
+        held = np.int64(0)
+        count = np.int64(0)
         while at <= end:
             at, held, number = next_shingles(clean, at, end, by_word, seed, weights, units, held, found)
             if count + number > mine.size:

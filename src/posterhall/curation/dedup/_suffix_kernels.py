@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from posterhall.curation.dedup._lsh_kernels import sort
+
 SEPARATOR = 0xFF
 """After each document: a byte that UTF-8 never has."""
 
@@ -233,7 +235,7 @@ def shared(sa: Any, starts: Any, document: Any, marks: Any, seen: Any) -> Any:
         for i in range(k, j):
             marks[sa[i]] = (3 if docs[i - k] != first else 1) if several else 0
         if several:
-            docs.sort()
+            sort(docs)
             h = np.uint64(0x9E3779B97F4A7C15)
             count = 0
             for i in range(docs.size):

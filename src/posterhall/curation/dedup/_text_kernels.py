@@ -4,8 +4,8 @@ Normalised text is words separated by single spaces, in a buffer of the kernel's
 tables say (`posterhall.curation.dedup.texts.Alphabet`):
 
 - ``folded`` (131072,) uint32: the character that stands for each; 0 ends a word.
-- ``alone`` (131073,) uint8: 1 where a character is a word of its own (Chinese, Japanese); the last value is for
-  all characters above the tables, which are letters (ideographs, nearly all).
+- ``alone`` (131073,) uint8: 1 where a character is a word of its own (Chinese, Japanese); the last value is
+  for all characters above the tables, which are letters (ideographs, nearly all).
 
 A *unit* is a word or a character of normalised text, as a 64-bit hash; a *shingle* is n units in a row, as a
 64-bit hash. Hashes are seeded: whoever writes the text cannot know which texts collide.
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from posterhall.curation.dedup._bytes import count_ones, store8
 from posterhall.data._bytes import load8, trailing_zeros
 
 PADDING = 16  # bytes after normalised text: eight are read at a time
@@ -27,6 +28,7 @@ UNITS = 4096  # units hashed at a time, so that a document of any length takes t
 _SPACES = np.uint64(0x2020202020202020)
 _ONES = np.uint64(0x0101010101010101)
 _HIGHS = np.uint64(0x8080808080808080)
+_LOWS = np.uint64(0x7F7F7F7F7F7F7F7F)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _MIX2 = np.uint64(0xD6E8FEB86659FD93)
 
@@ -48,7 +50,8 @@ def mix(h: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _fold(h: Any, eight: Any) -> Any:
+def fold(h: Any, eight: Any) -> Any:
+    """Take eight more bytes into a hash."""
     h = (h ^ eight) * _MIX
     return h ^ (h >> np.uint64(32))
 
@@ -96,6 +99,26 @@ def _decode(text: Any, at: Any, width: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
+def _ready(x: Any, folds: Any, gap: Any) -> bool:
+    """Whether eight bytes are ASCII words with single spaces between them, so that they are taken over whole.
+
+    Compared byte by byte in the top bits: adding 128 - a to a byte below 128 sets its top bit from a on.
+    """
+    if x & _HIGHS:
+        return False
+    space = ~((x ^ _SPACES) + _LOWS) & _HIGHS
+    if folds:
+        lower = x | _SPACES
+        letter = (lower + _ONES * np.uint64(0x80 - 97)) & ~(lower + _ONES * np.uint64(0x80 - 123))
+        digit = (x + _ONES * np.uint64(0x80 - 48)) & ~(x + _ONES * np.uint64(0x80 - 58))
+        fit = (letter | digit | space) & _HIGHS
+    else:
+        fit = (x + _ONES * np.uint64(0x80 - 32)) & _HIGHS
+    before = (space << np.uint64(8)) | (np.uint64(gap) << np.uint64(7))
+    return fit == _HIGHS and not space & before
+
+
+@njit(cache=True, nogil=True)
 def normalise(text: Any, start: Any, end: Any, folded: Any, alone: Any, out: Any) -> Any:
     """Write ``text[start:end]`` (valid UTF-8) normalised to ``out`` and return its length in bytes.
 
@@ -104,7 +127,19 @@ def normalise(text: Any, start: Any, end: Any, folded: Any, alone: Any, out: Any
     at = np.int64(0)
     gap = np.int64(1)  # nothing was written yet, or a space last
     i = start
+    folds = folded[65] == 97  # otherwise the tables leave all but white space as it is
+    lower = _SPACES if folds else np.uint64(0)  # of what is taken over, capitals alone lack that bit
+    slow = start  # up to here byte by byte: what eight bytes are not ready for begins among them
     while i < end:
+        if i >= slow and i + 8 <= end:
+            x = load8(text, i)
+            if _ready(x, folds, gap):
+                store8(out, at, x | lower)
+                at += 8
+                i += 8
+                gap = np.int64((x >> np.uint64(56)) == 32)
+                continue
+            slow = i + 8
         b = text[i]
         if b < 0x80:
             c = folded[b]
@@ -144,10 +179,16 @@ def normalise(text: Any, start: Any, end: Any, folded: Any, alone: Any, out: Any
 @njit(cache=True, nogil=True)
 def characters(text: Any, start: Any, end: Any) -> Any:
     """Number of characters of valid UTF-8: bytes that do not continue one."""
-    count = 0
-    for i in range(start, end):
-        count += (text[i] & 0xC0) != 0x80
-    return count
+    continued = 0
+    i = start
+    while i + 8 <= end:
+        x = load8(text, i)
+        continued += count_ones(x & (~x << np.uint64(1)) & _HIGHS)  # 10xxxxxx
+        i += 8
+    while i < end:
+        continued += (text[i] & 0xC0) == 0x80
+        i += 1
+    return end - start - continued
 
 
 @njit(cache=True, nogil=True)
@@ -158,7 +199,7 @@ def digest(text: Any, start: Any, end: Any, seed: Any, out: Any) -> None:
     i = start
     while i + 8 <= end:
         x = load8(text, i)
-        h = _fold(h, x)
+        h = fold(h, x)
         g = (g ^ x) * _MIX2
         g ^= g >> np.uint64(29)
         i += 8
@@ -169,7 +210,7 @@ def digest(text: Any, start: Any, end: Any, seed: Any, out: Any) -> None:
         shift += np.uint64(8)
         i += 1
     length = np.uint64(end - start)
-    out[0] = mix(_fold(h, x) ^ length)
+    out[0] = mix(fold(h, x) ^ length)
     out[1] = mix(((g ^ x) * _MIX2) + length)
 
 
@@ -188,12 +229,12 @@ def words(clean: Any, at: Any, end: Any, seed: Any, units: Any, count: Any) -> A
             zeros = (y - _ONES) & ~y & _HIGHS  # its lowest set bit marks the first space
             if zeros:
                 break
-            h = _fold(h, x)
+            h = fold(h, x)
             at += 8
         length = trailing_zeros(zeros) >> 3
         x &= (np.uint64(1) << np.uint64(8 * length)) - np.uint64(1)
         # The length takes the byte that is free: a word is told from one that ends in what pads it.
-        units[count] = _fold(h, x | np.uint64(length + 1) << np.uint64(56))
+        units[count] = fold(h, x | np.uint64(length + 1) << np.uint64(56))
         count += 1
         at += length + 1
     return at, count
@@ -204,7 +245,7 @@ def letters(clean: Any, at: Any, end: Any, seed: Any, units: Any, count: Any) ->
     """As `words`, for the characters of normalised text, the spaces between words among them."""
     while at < end and count < units.size:
         width = _width(clean[at])
-        units[count] = _fold(seed, np.uint64(_decode(clean, at, width)))
+        units[count] = fold(seed, np.uint64(_decode(clean, at, width)))
         count += 1
         at += width
     return (end + 1 if at >= end else at), count
