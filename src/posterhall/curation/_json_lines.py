@@ -122,16 +122,16 @@ def _explain(path: Path, block: bytes, line: int, text_field: str, error: Except
         if row.get(text_field) is None:
             near = did_you_mean(text_field, row) or f" There are: {', '.join(row) or 'none'}."
             return DataError(f"{where}: no field '{text_field}'.{near} Name the field that holds the text")
+        if not isinstance(row[text_field], str):
+            return DataError(f"{where}: field '{text_field}' is {_kind(row[text_field])}; it must be text")
         for name, value in row.items():
-            kind = "text" if name == text_field else _kind(value)
             if value is None:
                 continue
-            before, first = kinds.setdefault(name, (kind, number))
+            before, first = kinds.setdefault(name, (_kind(value), number))
             if before != _kind(value):
-                seen = "" if first == number else f" in line {first:,}"
                 return DataError(
-                    f"{where}: field '{name}' is {_kind(value)}, and must be {before} as{seen or ' asked'}; "
-                    "a field has one type in all rows"
+                    f"{where}: field '{name}' is {_kind(value)}, and {before} in line {first:,}; a field has "
+                    "one type in all rows"
                 )
     reason = str(error).splitlines()[0] if error else "a row without text"
     return DataError(f"{path}, lines {line:,} to {line + block.count(10):,}: {reason}")

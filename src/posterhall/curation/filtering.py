@@ -19,7 +19,7 @@ import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
 from posterhall.curation import scores as scoring
-from posterhall.curation.filters import Filter, Reason, keep
+from posterhall.curation.filters import Filter, Fitted, Reason, keep
 from posterhall.curation.ngram import KenLM, NGramModel, open_model
 from posterhall.curation.pool import TEXT, Pool, Written, write, write_kept
 from posterhall.curation.shards import map_shards
@@ -39,17 +39,28 @@ class Decision:
 
     Attributes:
         kept: (rows,) bool.
-        reasons: why a row goes.
-        dropped_by: rows that each filter drops, as `Reason.filter` names it.
+        dropped_by: rows that each filter drops, as `Reason.filter` names it, most first.
     """
 
     kept: NDArray[np.bool_]
-    reasons: Mapping[int, Reason] = field(repr=False)
     dropped_by: Mapping[str, int]
+    _stages: tuple[tuple[Fitted, NDArray[np.int64]], ...] = field(repr=False)
+
+    def reason(self, row: int) -> Reason:
+        """Why a row goes.
+
+        Raises:
+            UsageError: if it stays.
+        """
+        for fitted, rows in self._stages:
+            place = int(np.searchsorted(rows, row))
+            if not fitted.kept[place]:
+                return fitted.reason(place)
+        raise UsageError(f"row {row} is kept; only dropped rows have a reason")
 
     def why(self, row: int) -> tuple[str, float | None, str]:
         """What `write_kept` asks for."""
-        reason = self.reasons[row]
+        reason = self.reason(row)
         return reason.filter, reason.value, reason.text
 
 
@@ -67,16 +78,16 @@ def decide(filters: Sequence[Filter], scores: Scores, rows: int) -> Decision:
     if rows == 0:
         raise DataError("the pool is empty: there is nothing to filter")
     alive = np.arange(rows)
-    reasons: dict[int, Reason] = {}
+    stages = []
+    counts: Counter[str] = Counter()
     for each in filters:
-        fitted = keep(each, {name: column[alive] for name, column in scores.items()})
-        for place in np.flatnonzero(~fitted.kept).tolist():
-            reasons[int(alive[place])] = fitted.reason(place)
+        fitted = keep(each, {name: scores[name][alive] for name in scores if name in each.columns})
+        stages.append((fitted, alive))
+        counts.update(fitted.reason(place).filter for place in np.flatnonzero(~fitted.kept).tolist())
         alive = alive[fitted.kept]
     kept = np.zeros(rows, np.bool_)
     kept[alive] = True
-    counts = Counter(reason.filter for reason in reasons.values())
-    return Decision(kept, reasons, dict(counts.most_common()))
+    return Decision(kept, dict(counts.most_common()), tuple(stages))
 
 
 def score_pool(
