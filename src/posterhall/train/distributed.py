@@ -11,7 +11,7 @@ import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from posterhall.errors import DataError
 from posterhall.extras import nn, torch
@@ -47,6 +47,11 @@ class World:
         """Until all processes are here."""
         if self.size > 1:
             torch.distributed.barrier()
+
+
+def rank() -> int:
+    """This process's number, 0 if it is alone."""
+    return int(os.environ.get("RANK", "0"))
 
 
 @contextlib.contextmanager
@@ -126,14 +131,13 @@ def synchronised(module: nn.Module, wanted: bool) -> Iterator[None]:
             yield
         return
     if hasattr(module, "set_requires_gradient_sync"):
-        module.set_requires_gradient_sync(wanted)
+        cast(Any, module).set_requires_gradient_sync(wanted)
     yield
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor that may be sharded, as a whole; all processes must ask."""
-    sharded: Any = tensor
-    result: torch.Tensor = sharded.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    result: torch.Tensor = cast(Any, tensor).full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return result
 
 

@@ -73,7 +73,7 @@ def train_lm(
         Interrupted: on Ctrl-C, after a checkpoint.
     """
     if resume and (facts := finished(out, settings)) is not None:
-        return facts
+        return facts if distributed.rank() == 0 else None
     with distributed.world() as where:
         if not where.first:
             where.wait()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from posterhall.config import to_dict
 from posterhall.errors import Interrupted, PosterhallError
@@ -172,7 +172,7 @@ class _Training:
         folder: Path | None,
         shard: bool,
     ) -> None:
-        self.model: Any = model
+        self.model = cast(Any, model)
         self.data, self.settings = data, settings
         self.evaluate, self.where, self.run = evaluate, where, run
         self.device = next(model.parameters()).device
