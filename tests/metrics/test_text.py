@@ -72,6 +72,18 @@ def test_expected_edit_distance_is_length_times_error_rate():  # appendix A.3 pr
     assert score.exact_match(said.tolist(), target.tolist()).mean() == pytest.approx(0.9**5, abs=0.03)
 
 
+def test_matches_by_position_and_what_independence_would_make_of_them():
+    matches = score.position_matches([[1, 2, 3], [1], [9, 2, 3, 4]], [[1, 2, 3], [1, 2], [1, 2, 3]])
+    assert np.array_equal(matches, [[1, 1, 1], [1, 0, np.nan], [0, 1, 1]], equal_nan=True)
+    rng = np.random.default_rng(0)
+    right = rng.random(5000) < 0.5  # wholly right or wholly wrong: as dependent as can be
+    said = np.where(right[:, None], 1, 0) * np.ones((1, 4), int)
+    target = np.ones((5000, 4), int)
+    independent = score.position_matches(list(said), list(target)).mean(axis=0).prod()
+    assert score.exact_match(said.tolist(), target.tolist()).mean() > 5 * independent
+    assert score.position_matches([], []).shape == (0, 0)
+
+
 def test_exact_match_of_texts_lists_and_tokens():
     assert score.exact_match(["38", "37", "The cat."], ["38", "38", ["a dog", "cat"]]).tolist() == [1, 0, 0]
     assert score.exact_match(["The cat."], [["a dog", "cat"]], normalise=score.normalised).tolist() == [1]

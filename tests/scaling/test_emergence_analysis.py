@@ -198,6 +198,18 @@ def test_without_items_seeds_or_counts_there_is_no_p_value_and_that_is_said():
     assert given.p is not None
 
 
+def test_few_seeds_and_surprises_are_flagged():
+    rng = np.random.default_rng(0)
+    data = [
+        Row("x", "f", "t", "nll", x, 3 - i / 4 + rng.normal(0, 0.01) - (i == 7), seed=str(s))
+        for i, x in enumerate(SCALES[:8])
+        for s in range(3)
+    ]
+    (found,) = analyse(data)
+    assert set(found.flags) == {"few-seeds", "largest-below-prediction"}
+    assert found.prediction.surprise == "below"
+
+
 def test_few_scales_are_scored_and_not_judged():
     found = one([0.1, 0.2, 0.9], scales=[1, 2, 3], n=100)
     assert found.flags == ("few-scales",)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from posterhall.errors import DataError
 from posterhall.scaling.emergence import grouped, read
@@ -81,6 +86,7 @@ def test_columns_of_other_names_are_told(tmp_path):
         (["a,1,t,acc,1,1,1"], HEADER, "fields as the header"),
         (["1,2,0.3"], "params,flops,score", "could each be the scale"),
         (["1,0.3,maybe"], "scale,score,higher_is_better", "allowed are true and false"),
+        (["1,0.3,0.4"], "scale,score,score", "two columns are called 'score'"),
         ([], HEADER, "no file holds a score"),
     ],
 )
@@ -116,6 +122,54 @@ def test_files_that_are_no_tables_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no results"):
         read([tmp_path / "empty"])
+
+
+NEAR_TABLES = st.text(st.sampled_from('scale,ore\n\t"{}[]:.-1e9 naé\x00'), max_size=60)
+
+
+@given(st.one_of(NEAR_TABLES, st.text(max_size=40)), st.sampled_from(["csv", "tsv", "jsonl", "json"]))
+def test_any_text_is_a_table_or_a_data_error(text, ending):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"t.{ending}")
+        path.write_text(f"scale,score\n{text}" if ending == "csv" else text, encoding="utf-8")
+        with contextlib.suppress(DataError):
+            grouped(read([path]))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.just(10**400) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "scores",
+                    "model",
+                    "results",
+                    "score_dict",
+                    "scale",
+                    "score",
+                    "config",
+                    "n-shot",
+                    "total_params",
+                    "acc,none",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON)
+def test_any_json_is_read_or_a_data_error(data):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "t.json")
+        path.write_text(json.dumps(data))
+        with contextlib.suppress(DataError):
+            grouped(read([path]))
 
 
 def test_duplicate_scales_are_refused_with_both_places_or_averaged():

@@ -80,6 +80,24 @@ def exact_match(
     return scores
 
 
+def position_matches(predictions: Sequence[Tokens], targets: Sequence[Tokens]) -> Floats:
+    """1 where a prediction has the target's token in its place, 0 where not, NaN beyond the target; (n, L).
+
+    For generated tokens, or for the likeliest token at each place of the true text (teacher-forced).
+    Column means are the accuracy at each place; their product is what exact match would be if errors
+    were independent, which they are not.
+    """
+    n = _pairs(predictions, targets)
+    known: dict[Hashable, int] = {}
+    said, wanted = _numbered(predictions, known, "predictions"), _numbered(targets, known, "targets")
+    matches = np.full((n, max(map(len, wanted), default=0)), np.nan)
+    for row, ours, theirs in zip(matches, said, wanted, strict=True):
+        row[: len(theirs)] = 0.0
+        shared = min(len(ours), len(theirs))
+        row[:shared] = np.equal(ours[:shared], theirs[:shared])
+    return matches
+
+
 def _numbered(sequences: Sequence[Tokens], known: dict[Hashable, int], name: str) -> list[list[int]]:
     """Tokens as integers, equal ones alike. rapidfuzz compares hashes, which may collide."""
     result = []

@@ -39,7 +39,8 @@ class Finding:
         prediction: of the largest scale from the others; None below five scales.
         correlation: per-item Spearman correlation with log scale, its median and the shares above 1/2 and
             of items that never change; None without items or below three scales.
-        flags: of the series and of its score.
+        flags: of the series and of its score; ``noise-unknown``; ``largest-above-prediction`` or ``-below-``
+            where the largest model lies outside the interval foretold from the others.
     """
 
     series: Series
@@ -177,6 +178,9 @@ def _find(series: Series, resampler: Resampler, level: float) -> Finding:
         flags.append("noise-unknown")
     options: dict[str, Any] = {"noise": series.errors, "bounds": series.bounds, "seed": resampler.seed}
     n = series.scales.size
+    prediction = predict_largest(series.scales, series.scores, **options) if n >= 5 else None
+    if prediction is not None and prediction.surprise != "none":
+        flags.append(f"largest-{prediction.surprise}-prediction")
     return Finding(
         series,
         found.score,
@@ -189,7 +193,7 @@ def _find(series: Series, resampler: Resampler, level: float) -> Finding:
         None,
         None,
         compare(series.scales, series.scores, **options) if n >= ENOUGH_SCALES else None,
-        predict_largest(series.scales, series.scores, **options) if n >= 5 else None,
+        prediction,
         _correlation(series),
         tuple(flags),
     )

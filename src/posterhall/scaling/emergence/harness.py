@@ -75,7 +75,12 @@ def rows(path: Path, data: Any, models: Models, columns: Mapping[str, str]) -> l
 
 
 def _float(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return math.inf
 
 
 def _big_bench(path: Path, data: Mapping[str, Any], columns: Mapping[str, str]) -> Iterator[Row]:

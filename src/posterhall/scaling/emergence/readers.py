@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,9 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         else:
             with path.open(encoding="utf-8-sig", newline="") as lines:
                 reader = csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",")
+                twice = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
+                if twice:
+                    raise DataError(f"{path.name}:1: two columns are called {twice[0]!r}; rename one")
                 for record in reader:
                     where = f"{path.name}:{reader.line_num}"
                     if None in record or None in record.values():
@@ -165,7 +169,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _table_rows(path: Path, columns: Mapping[str, str]) -> list[Row]:
     rows: list[Row] = []
     places: dict[str, str] = {}
-    fields: tuple[str, ...] = ()
+    fields: tuple[str, ...] | None = None
     for where, record in _records(path):
         if tuple(record) != fields:  # objects may differ from line to line
             fields = tuple(record)

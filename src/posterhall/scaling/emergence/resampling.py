@@ -107,7 +107,8 @@ def p_value(series: Series, score: float, resampler: Resampler) -> float | None:
     """Chance that a straight line with this test's noise has an emergence score as large.
 
     Small says: sharper than a straight improvement in log scale can look by chance, under this metric.
-    It does not say that there is a break (see `curves`). None where the noise is unknown.
+    It does not say that there is a break (see `curves`). Counts are drawn independently at each scale,
+    which makes it cautious where all models get the same items right. None where the noise is unknown.
     """
     drawn = resampler.noisy(series, straight(series), "null")
     if drawn is None:
