@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from posterhall.cli import scale_emergence
 from posterhall.cli.output import ConfigFile, Json, Quiet, Seed, Sets, Threads, emit_json, emit_table
 from posterhall.errors import UsageError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from posterhall.scaling.table import Runs
 
 app = typer.Typer(help="Scaling laws: fit, allocate, and look for emergence.", no_args_is_help=True)
+app.command("emergence")(scale_emergence.emergence)
 
 Figure = Annotated[
     Path | None, typer.Option("--figure", metavar="FILE", help="Draw it as .svg, .png or .pdf.")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from posterhall.errors import DataError
+from posterhall.progress import quantity
 from posterhall.runs import atomic_file
 from posterhall.scaling import intervals, views
 
@@ -61,27 +64,26 @@ def draw_fit(law: Law, runs: Runs, path: Path, *, level: float = 0.95) -> None:
         level: of the profile's interval.
     """
     fit = law.fit_
-    figure = _figure(path, 1 + len(fit.profiles))
-    axes = figure.axes
-    predicted = law.loss(runs.params, runs.tokens, runs.unique_tokens)
-    epochs = runs.epochs
-    dots = axes[0].scatter(
-        runs.loss, predicted, c=np.log10(epochs), s=14, cmap="viridis", linewidths=0, zorder=3
-    )
-    ends = [min(runs.loss.min(), predicted.min()), max(runs.loss.max(), predicted.max())]
-    axes[0].plot(ends, ends, color=_GREY, lw=0.8, ls=(0, (5, 2.5)))
-    axes[0].set_xlabel("loss seen (nats a token)")
-    axes[0].set_ylabel("loss by the law")
-    axes[0].set_title(f"{fit.n} runs, R² {fit.r2:.3f}")
-    if epochs.max() > 1.01:
-        bar = figure.colorbar(dots, ax=axes[0], pad=0.02)
-        ticks = np.arange(0, math.floor(np.log10(epochs.max())) + 1)
-        bar.set_ticks(ticks.tolist(), labels=[f"{10**t:g}" for t in ticks.tolist()])
-        bar.set_label("epochs")
-        bar.outline.set_visible(False)
-    for each, (name, (grid, lowest)) in zip(axes[1:], fit.profiles.items(), strict=False):
-        _profile(each, law, name, grid, lowest, level)
-    _save(figure, path)
+    with _page(path, 1 + len(fit.profiles)) as figure:
+        axes = figure.axes
+        predicted = law.loss(runs.params, runs.tokens, runs.unique_tokens)
+        epochs = runs.epochs
+        dots = axes[0].scatter(
+            runs.loss, predicted, c=np.log10(epochs), s=14, cmap="viridis", linewidths=0, zorder=3
+        )
+        ends = [min(runs.loss.min(), predicted.min()), max(runs.loss.max(), predicted.max())]
+        axes[0].plot(ends, ends, color=_GREY, lw=0.8, ls=(0, (5, 2.5)))
+        axes[0].set_xlabel("loss seen (nats a token)")
+        axes[0].set_ylabel("loss by the law")
+        axes[0].set_title(f"{fit.n} runs, R² {fit.r2:.3f}")
+        if epochs.max() > 1.01:
+            bar = figure.colorbar(dots, ax=axes[0], pad=0.02)
+            ticks = np.arange(0, math.floor(np.log10(epochs.max())) + 1)
+            bar.set_ticks(ticks.tolist(), labels=[f"{10**t:g}" for t in ticks.tolist()])
+            bar.set_label("epochs")
+            bar.outline.set_visible(False)
+        for each, (name, (grid, lowest)) in zip(axes[1:], fit.profiles.items(), strict=False):
+            _profile(each, law, name, grid, lowest, level)
 
 
 def _profile(axes: Axes, law: Law, name: str, grid: Any, lowest: Any, level: float) -> None:
@@ -94,21 +96,25 @@ def _profile(axes: Axes, law: Law, name: str, grid: Any, lowest: Any, level: flo
     for minimum in fit.minima:
         if math.isfinite(minimum.values[name]):
             axes.plot(minimum.values[name], minimum.objective, "o", color=_RED, ms=4, zorder=3)
-    axes.axhline(lowest[-1], color=_GREY, lw=0.8, ls=(0, (5, 2.5)))
-    axes.text(
-        0.98,
-        lowest[-1],
-        "never ends",
-        color=_GREY,
-        ha="right",
-        va="bottom",
-        transform=axes.get_yaxis_transform(),
-    )
     axes.set_xscale("log")
-    axes.set_ylim(fit.objective - 0.15 * (bound - fit.objective), fit.objective + 4 * (bound - fit.objective))
+    room = bound - fit.objective
+    axes.set_ylim(fit.objective - 0.15 * room, fit.objective + 4 * room)
+    if lowest[-1] < fit.objective + 4 * room:
+        axes.axhline(lowest[-1], color=_GREY, lw=0.8, ls=(0, (5, 2.5)))
+        axes.text(
+            0.98,
+            lowest[-1],
+            "never ends",
+            color=_GREY,
+            ha="right",
+            va="bottom",
+            transform=axes.get_yaxis_transform(),
+        )
+    shown = grid[finite & (lowest < fit.objective + 5 * room)]
+    axes.set_xlim(shown[0] / 1.2, shown[-1] * 1.2)
     axes.set_xlabel(f"{symbol} (repetitions)" if name == "R_D" else f"{symbol} (multiples of $U_N$)")
     axes.set_ylabel("objective")
-    axes.set_title(f"{symbol}: dots are minima, the band {level:.0%}")
+    axes.set_title(f"{symbol}: dots are minima, the band {100 * level:g} %")
 
 
 def draw_allocation(
@@ -122,40 +128,39 @@ def draw_allocation(
         found: the allocation.
         path: .svg, .png or .pdf.
     """
-    figure = _figure(path, 1 if unique_tokens is None else 2)
-    axes = figure.axes
-    line = views.frontier(law, (flops / 100, flops * 10), unique_tokens)
-    axes[0].plot(line.flops, line.params, color=_BLUE, lw=1.4, label="parameters")
-    axes[0].plot(line.flops, line.tokens, color=_RED, lw=1.4, label="tokens")
-    for value, name, colour in ((found.params, "params", _BLUE), (found.tokens, "tokens", _RED)):
-        low, high = found.interval.get(name, (value, value))
-        axes[0].errorbar(
-            [flops],
-            [value],
-            [[max(0, value - low)], [max(0, high - value)]],
-            fmt="o",
-            ms=5,
-            color=colour,
-            capsize=3,
-        )
-    if unique_tokens is not None:
-        axes[0].axhline(unique_tokens, color=_GREY, lw=0.8, ls=(0, (5, 2.5)))
-        axes[0].text(
-            0.02,
-            unique_tokens,
-            "unique tokens",
-            color=_GREY,
-            va="bottom",
-            transform=axes[0].get_yaxis_transform(),
-        )
-    axes[0].set_xscale("log")
-    axes[0].set_yscale("log")
-    axes[0].set_xlabel("compute (FLOP)")
-    axes[0].set_title("best parameters and tokens")
-    axes[0].legend(frameon=False, loc="upper left")
-    if unique_tokens is not None:
-        _contours(axes[1], law, flops, unique_tokens, found)
-    _save(figure, path)
+    with _page(path, 1 if unique_tokens is None else 2) as figure:
+        axes = figure.axes
+        line = views.frontier(law, (flops / 100, flops * 10), unique_tokens)
+        axes[0].plot(line.flops, line.params, color=_BLUE, lw=1.4, label="parameters")
+        axes[0].plot(line.flops, line.tokens, color=_RED, lw=1.4, label="tokens")
+        for value, name, colour in ((found.params, "params", _BLUE), (found.tokens, "tokens", _RED)):
+            low, high = found.interval.get(name, (value, value))
+            axes[0].errorbar(
+                [flops],
+                [value],
+                [[max(0, value - low)], [max(0, high - value)]],
+                fmt="o",
+                ms=5,
+                color=colour,
+                capsize=3,
+            )
+        if unique_tokens is not None:
+            axes[0].axhline(unique_tokens, color=_GREY, lw=0.8, ls=(0, (5, 2.5)))
+            axes[0].text(
+                0.02,
+                unique_tokens,
+                "unique tokens",
+                color=_GREY,
+                va="bottom",
+                transform=axes[0].get_yaxis_transform(),
+            )
+        axes[0].set_xscale("log")
+        axes[0].set_yscale("log")
+        axes[0].set_xlabel("compute (FLOP)")
+        axes[0].set_title("best parameters and tokens")
+        axes[0].legend(frameon=False, loc="upper left")
+        if unique_tokens is not None:
+            _contours(axes[1], law, flops, unique_tokens, found)
 
 
 def _contours(axes: Axes, law: Law, flops: float, unique_tokens: float, found: Allocation) -> None:
@@ -174,31 +179,27 @@ def _contours(axes: Axes, law: Law, flops: float, unique_tokens: float, found: A
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_ylim(float(plane.params[0]), float(plane.params[-1]))
-    axes.set_xlabel(f"epochs over {unique_tokens:.3g} unique tokens")
+    axes.set_xlabel(f"epochs over {quantity(unique_tokens)} unique tokens")
     axes.set_ylabel("parameters")
     axes.set_title("loss; dashed is the budget")
 
 
-def _figure(path: Path, panels: int) -> Figure:
+@contextlib.contextmanager
+def _page(path: Path, panels: int) -> Iterator[Figure]:
+    """A figure of panels side by side that is written when the block ends."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    ending(path)
-    with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(0.6 + 4.2 * panels, 3.6), layout="constrained")
-        FigureCanvasAgg(figure)
-        for i in range(panels):
-            axes = figure.add_subplot(1, panels, i + 1)
-            axes.tick_params(color="#bbbbbb", labelcolor="#555555", which="both")
-    return figure
-
-
-def _save(figure: Figure, path: Path) -> None:
-    import matplotlib as mpl
-
     kind = ending(path)
     # No date inside: equal fits give equal files.
     metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
-    with mpl.rc_context(_SETTINGS), atomic_file(path) as file:
-        figure.savefig(file, format=kind, dpi=150, metadata=metadata)
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(0.8 + 4.0 * panels, 3.5), layout="constrained")
+        FigureCanvasAgg(figure)
+        for i in range(panels):
+            axes = figure.add_subplot(1, panels, i + 1)
+            axes.tick_params(color="#bbbbbb", labelcolor="#555555", labelsize=8, which="both")
+        yield figure
+        with atomic_file(path) as file:
+            figure.savefig(file, format=kind, dpi=150, metadata=metadata)

@@ -19,6 +19,8 @@ COORDINATES = 7
 FOREVER = 46.0
 """ln of a life (about 1e20 repetitions) that no run can tell from an infinite one."""
 _TINY_EXPONENT = 1e-6
+_LARGEST = 690.0
+"""ln A and ln B; beyond it (exponents above about 30) the coefficients are no numbers."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -112,7 +114,9 @@ def objective(law: Any, theta: Any, data: Any, weights: Any, delta: Any, gradien
     """
     slopes = np.empty(COORDINATES)
     gradient[:] = 0.0
-    if law != CHINCHILLA and (theta[3] < _TINY_EXPONENT or theta[4] < _TINY_EXPONENT):
+    if max(theta[0], theta[1]) > _LARGEST:
+        return np.inf
+    if law != CHINCHILLA and min(theta[3], theta[4]) < _TINY_EXPONENT:
         return np.inf
     total = 0.0
     for i in range(data.shape[1]):

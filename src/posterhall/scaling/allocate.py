@@ -132,13 +132,14 @@ def optimum(
             f"law '{law.name}' with these constants has no optimum: the fewer {what} the better. An exponent "
             "or coefficient is 0 or below; fit it to runs that vary in both sizes"
         )
+    # As an offset: Brent's tolerance is relative to the variable, and a law may have a kink at D = U.
     found = minimize_scalar(
-        lambda x: float(loss(np.array([x]))[0]),
-        bounds=(grid[best - 1], grid[best + 1]),
+        lambda x: float(loss(np.array([grid[best] + x]))[0]),
+        bounds=(grid[best - 1] - grid[best], grid[best + 1] - grid[best]),
         method="bounded",
         options={"xatol": 1e-10},
     )
-    return float(np.exp(found.x)), float(found.fun)
+    return float(np.exp(grid[best] + found.x)), float(found.fun)
 
 
 def closed_form(flops: float, *, A: float, B: float, alpha: float, beta: float) -> tuple[float, float]:

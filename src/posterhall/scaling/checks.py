@@ -118,14 +118,14 @@ def suspicions(numbers: Columns, names: Sequence[str]) -> list[str]:
     """What is odd but may be right, a sentence each.
 
     Raises:
-        DataError: on losses that can only be perplexities, or compute in another unit.
+        DataError: on compute in another unit.
     """
     found: list[str] = []
     loss, n, d, u = (numbers[k] for k in ("loss", "params", "tokens", "unique_tokens"))
     if np.median(loss) > PERPLEXITY:
-        raise DataError(
-            f"the median loss is {np.median(loss):.4g}; more than {PERPLEXITY:g} nats a token is a "
-            "perplexity. Give its natural logarithm"
+        found.append(
+            f"the median loss is {np.median(loss):.4g}, more than {PERPLEXITY:g} nats a token: are these "
+            "perplexities? Then give their natural logarithms"
         )
     if "flops" in numbers:
         found += _compute(numbers["flops"] / (6 * n * d))

@@ -64,7 +64,7 @@ def bootstrap(
 
     def one(resample: npt.NDArray[np.int64]) -> list[float]:
         weights = resample[groups].astype(np.float64)
-        nearest = sorted(points, key=lambda p: posed.objective(p, weights))[:_WARM]
+        nearest = sorted(points, key=lambda p: posed.objective(p, weights))[: _WARM if posed.quick else 1]
         _, point = min((posed.descend(p, weights) for p in nearest), key=lambda pair: pair[0])
         values = posed.values(point)
         return [values[name] for name in order]
@@ -113,16 +113,18 @@ def profile(posed: Problem, points: Sequence[Array], name: str, weights: Array) 
     """The best objective with one life held at each of many values, infinity last.
 
     Returns:
-        values (61 from 0.1 to 10,000, the minima's own, then infinity) and objectives.
+        values (61 from 0.1 to 10,000, or 13 where a descent takes long; the minima's own; then infinity)
+        and objectives.
     """
     own = [posed.values(p)[name] for p in points]
-    grid = np.unique([*_LIVES, *[v for v in own if 0 < v < 1e6]])
+    lives = _LIVES if posed.quick else _LIVES[::5]
+    grid = np.unique([*lives, *[v for v in own if 0 < v < 1e6]])
     grid = np.append(grid, math.inf)
     lowest = np.full(grid.size, math.inf)
     for order in (range(grid.size), range(grid.size - 1, -1, -1)):  # up and down: no valley is missed
         last = points[0]
         for i in order:
-            starts = [last, *points[:_WARM]]
+            starts = [last, *points[:_WARM]] if posed.quick else [last]
             for start in starts:
                 held = posed.point({**posed.values(start), name: float(grid[i])})
                 value, point = posed.descend(held, weights, (name,))

@@ -374,8 +374,10 @@ class Saturating(Law):
 
 
 def _terms(values: Mapping[str, float], params: Array, tokens: Array) -> Array:
-    first = values["A"] * params ** -values["alpha"]
-    return np.asarray(values["E"] + first + values["B"] * tokens ** -values["beta"])
+    with np.errstate(divide="ignore"):  # in logarithms: A may be 1e300 where alpha is large; ln 0 is no term
+        first = np.exp(np.log(values["A"]) - values["alpha"] * np.log(params))
+        second = np.exp(np.log(values["B"]) - values["beta"] * np.log(tokens))
+    return np.asarray(values["E"] + first + second)
 
 
 LAWS: dict[str, type[Law]] = {

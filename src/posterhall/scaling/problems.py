@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from posterhall.errors import DataError
+from posterhall.scaling.constants import BASE, LIVES
 from posterhall.scaling.effective import Array
 from posterhall.scaling.table import Runs
 
@@ -53,6 +54,8 @@ class Problem(Protocol):
 
     names: tuple[str, ...]
     """Constants that are fitted, in the order of a point's coordinates."""
+    quick: bool
+    """Whether a descent takes about a millisecond, so that there may be thousands."""
 
     def values(self, point: Array) -> dict[str, float]:
         """All constants at a point."""
@@ -65,6 +68,9 @@ class Problem(Protocol):
 
     def starts(self, weights: Array) -> Iterator[Array]:
         """Points to start from."""
+
+    def variants(self, point: Array) -> Iterator[Array]:
+        """Points from which it may go further down than from a minimum that was found."""
 
     def descend(self, start: Array, weights: Array, held: Sequence[str] = ()) -> tuple[float, Array]:
         """The minimum below a start; constants in `held` stay as they are."""
@@ -81,6 +87,7 @@ def problem(law: Law, runs: Runs, frozen: Mapping[str, float], delta: float, see
 class Compiled:
     """Chinchilla's law and the data-constrained one, by `_fit_kernels`."""
 
+    quick = True
     _NAMES = ("A", "B", "E", "alpha", "beta", "R_D", "R_N")
     _LOGS = (True, True, True, False, False, True, True)
 
@@ -114,8 +121,8 @@ class Compiled:
         for i, name in enumerate(self._NAMES):
             if name in self._all:
                 raw = float(point[i])
-                found[name] = raw if not self._LOGS[i] else math.exp(raw) if raw < 99 else math.inf
-                if name in ("R_D", "R_N") and found[name] > ENDLESS:
+                found[name] = math.exp(raw) if self._LOGS[i] else raw
+                if name in LIVES and found[name] > ENDLESS:
                     found[name] = math.inf
         return {name: found[name] for name in self._all}
 
@@ -167,7 +174,7 @@ class Compiled:
 
     def starts(self, weights: Array) -> Iterator[Array]:
         """Valleys of a grid over the exponents, crossed with lives from days to eternity."""
-        lives = [name for name in ("R_D", "R_N") if name in self.names]
+        lives = [name for name in LIVES if name in self.names]
         bases = list(self._chinchilla(weights)) if set(self.names) - set(lives) else [self._base]
         if not lives:
             yield from bases
@@ -186,11 +193,19 @@ class Compiled:
         if set(lives) <= set(self._published) and len(bases) == 1:
             yield self.point({**self.values(bases[0]), **self._published})
 
+    def variants(self, point: Array) -> Iterator[Array]:
+        """The point itself, and without E: where the runs show none, it goes to 0 along a long valley."""
+        yield point
+        if "E" in self.names:
+            without = point.copy()
+            without[2] = -46.0
+            yield without
+
     def _settled_bases(self, bases: list[Array], weights: Array) -> list[Array]:
         """The best few of Chinchilla's fits, and the published constants, to cross with lives."""
         from posterhall.scaling import _fit_kernels
 
-        ways = self.directions(("R_D", "R_N"))
+        ways = self.directions(LIVES)
         kept = []
         for base in bases[:6]:
             point = base.copy()
@@ -246,7 +261,8 @@ def _valleys(values: Array, most: int) -> list[tuple[int, int]]:
 class General:
     """Any law, by its formula: L-BFGS-B with numeric gradients, Huber's delta closing in from above."""
 
-    _STARTS = 32
+    quick = False
+    _STARTS = 16
     _SOFT = (0.1, 0.02, 0.005)
 
     def __init__(self, law: Law, runs: Runs, frozen: Mapping[str, float], delta: float, seed: int) -> None:
@@ -262,7 +278,10 @@ class General:
 
     def values(self, point: Array) -> dict[str, float]:
         """All constants at a point."""
-        free = {s.name: math.exp(x) if s.log else float(x) for s, x in zip(self._symbols, point, strict=True)}
+        free = {
+            s.name: math.exp(min(x, 700.0)) if s.log else float(x)
+            for s, x in zip(self._symbols, point, strict=True)
+        }
         return {s.name: free.get(s.name, self._fixed.get(s.name, math.nan)) for s in self._law.symbols}
 
     def point(self, values: Mapping[str, float]) -> Array:
@@ -273,7 +292,10 @@ class General:
     def _residuals(self, point: Array) -> Array:
         runs = self._runs
         with np.errstate(all="ignore"):
-            loss = self._law.formula(self.values(point), runs.params, runs.tokens, runs.unique_tokens)
+            try:
+                loss = self._law.formula(self.values(point), runs.params, runs.tokens, runs.unique_tokens)
+            except DataError:  # constants with which the law says nothing
+                return np.full(len(runs), np.inf)
             return np.asarray(np.log(loss) - self._log_loss)
 
     def _huber(self, point: Array, weights: Array, delta: float) -> float:
@@ -316,24 +338,33 @@ class General:
             return float(value * scale), gradient * scale
 
         bounds = [self._bounds[i] for i in free]
-        best = self.objective(point, weights)
-        for delta in (*[d for d in self._SOFT if d > self._delta], *[self._delta] * 3):
-            found = minimize(
+        soft = [delta for delta in self._SOFT if delta > self._delta]
+        for delta in (*soft, self._delta):
+            moved = minimize(
                 with_gradient, point[free], args=(delta,), jac=True, method="L-BFGS-B", bounds=bounds
             )
-            value = self.objective(at(found.x), weights)
-            if delta == self._delta and value > best * (1 - 1e-9):
-                if value < best:
-                    best, point = value, at(found.x)
+            point = at(moved.x)
+        best = self.objective(point, weights)
+        # L-BFGS-B ends early on what is all but a sum of |r|; BFGS gets down to the last digits.
+        for _ in range(2):
+            moved = minimize(
+                with_gradient, point[free], args=(self._delta,), jac=True, options={"gtol": 1e-9}
+            )
+            value = self.objective(at(moved.x), weights)
+            inside = all(low <= x <= high for x, (low, high) in zip(moved.x, bounds, strict=True))
+            if not inside or not value < best:
                 break
-            best, point = value, at(found.x)
+            best, point = value, at(moved.x)
         return best, point
+
+    def variants(self, point: Array) -> Iterator[Array]:
+        """The point itself."""
+        yield point
 
     def starts(self, weights: Array) -> Iterator[Array]:
         """Random points of the symbols' ranges, and as many with the constants that Chinchilla's fit has."""
         from scipy.stats import qmc
 
-        from posterhall.scaling.constants import BASE
         from posterhall.scaling.laws import Chinchilla
 
         low = [math.log(s.low) if s.log else s.low for s in self._symbols]
@@ -357,7 +388,10 @@ class General:
 
 
 def descents(posed: Problem, weights: Array) -> list[tuple[float, Array]]:
-    """Every start taken down, the best first; starts without a finite objective are left out."""
+    """Every start taken down, then the best once more; the best first.
+
+    Starts without a finite objective are left out.
+    """
     found: list[tuple[float, Any]] = []
     for start in posed.starts(weights):
         value, point = posed.descend(start, weights)
@@ -365,4 +399,6 @@ def descents(posed: Problem, weights: Array) -> list[tuple[float, Array]]:
             found.append((value, point))
     if not found:
         raise DataError("no start of the fit has a finite objective; check the units of the columns")
+    best = min(found, key=lambda pair: pair[0])[1]
+    found += [posed.descend(start, weights) for start in posed.variants(best)]
     return sorted(found, key=lambda pair: pair[0])
