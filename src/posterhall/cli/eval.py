@@ -138,7 +138,7 @@ def _show(result: dict[str, Any]) -> None:
                     name,
                     f"{score['items']:,}",
                     _number(score["score"]),
-                    "" if score["low"] is None else f"{_number(score['low'])} to {_number(score['high'])}",
+                    None if score["low"] is None else f"{_number(score['low'])} to {_number(score['high'])}",
                     _number(score["chance"]),
                     _number(above),
                     *(_number(score["by_shots"][str(shots)]) for shots in task["shots"]),

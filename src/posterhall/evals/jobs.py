@@ -40,7 +40,7 @@ class EvalSettings:
     resamples: int = 2000
     """Of the bootstrap, >= 100."""
     family: str | None = None
-    """What models to be compared across scales have in common; default: the model's name."""
+    """What models to be compared across scales have in common, where there are several families."""
     scale: float | None = None
     """The model's size or compute, for `scale emergence`; default: its parameters, where known."""
     task_set: tuple[str, ...] = ()
@@ -181,11 +181,10 @@ def _work(
         summarise(each, found, seed=settings.seed, resamples=settings.resamples)
         for each, found in zip(plans, rows, strict=True)
     ]
-    family, scale = _labels(lm, settings)
     result = {
         "model": lm.name,
-        "family": family,
-        "scale": scale,
+        "family": settings.family,
+        "scale": _scale(lm, settings),
         "seed": settings.seed,
         "limit": settings.limit,
         "tasks": summaries,
@@ -196,9 +195,9 @@ def _work(
     return result, rows
 
 
-def _labels(lm: LM, settings: EvalSettings) -> tuple[str, float | None]:
+def _scale(lm: LM, settings: EvalSettings) -> float | None:
     scale = settings.scale if settings.scale is not None else lm.parameters
-    return settings.family or lm.name, None if scale is None else float(scale)
+    return None if scale is None else float(scale)
 
 
 def _batches(plans: Sequence[Plan], settings: EvalSettings) -> Iterator[_Batch]:
@@ -225,10 +224,10 @@ def _write(
     result: dict[str, Any],
 ) -> None:
     """The artifacts: rows of items, what the model said, and the scores."""
-    family, scale = _labels(lm, settings)
+    scale = _scale(lm, settings)
     with atomic_file(run.artifact(ITEMS)) as file:
         for each, found in zip(plans, rows, strict=True):
-            for line in long_rows(each, found, model=lm.name, family=family, scale=scale):
+            for line in long_rows(each, found, model=lm.name, family=settings.family, scale=scale):
                 file.write(as_line(line).encode())
     with atomic_file(run.artifact(OUTPUTS)) as file:
         for each, found in zip(plans, rows, strict=True):

@@ -90,13 +90,18 @@ def overall(tasks: Sequence[Mapping[str, Any]], *, seed: int, resamples: int) ->
 
 
 def long_rows(
-    plan: Plan, rows: Rows, *, model: str, family: str, scale: float | None
+    plan: Plan, rows: Rows, *, model: str, family: str | None, scale: float | None
 ) -> Iterator[dict[str, Any]]:
-    """One row an item, number of examples and metric: what `scale emergence` reads, item by item."""
+    """One row an item, number of examples and metric: what `scale emergence` reads, item by item.
+
+    Items without a score (an answer that is no number) have no row.
+    """
     chance = plan.task.chance
     for shots in sorted(rows):
         for item, row in zip(plan.items, rows[shots], strict=True):
             for name, score in row.scores.items():
+                if score is None:
+                    continue
                 metric = METRICS[name]
                 yield {
                     "family": family,
