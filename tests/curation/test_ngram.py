@@ -136,6 +136,11 @@ def test_probabilities_sum_to_one_after_any_history(sentences, history, order):
 def test_words_are_letters_in_lower_case_numbers_and_signs():
     model = NGramModel.train(["The cat, 1999! the CAT, 5! Été étÉ"], order=1, min_count=1)
     assert set(model.words.bytes()[3:]) == {b"the", b"cat", b",", b"0", b"!", "été".encode()}
+    alone = NGramModel.train(["日本語です。ab ไทย 한국"], order=1, min_count=1)
+    assert b"".join(sorted(alone.words.bytes()[3:])).decode() == "".join(
+        sorted([*"日本語です。ไทย", "ab", "한국"])
+    )
+    assert len(alone.words.bytes()) == 3 + 6 + 1 + 3 + 1
     spaced = NGramModel.train(["The cat, 1999! the CAT, 5!"], order=1, min_count=1, unit="whitespace")
     assert set(spaced.words.bytes()[3:]) == {b"The", b"cat,", b"1999!", b"the", b"CAT,", b"5!"}
 

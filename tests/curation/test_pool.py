@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posterhall.curation import _json_lines
+from posterhall.curation._uids import Namer
 from posterhall.curation.pool import Pool, write, write_kept
 from posterhall.errors import DataError, UsageError
 
@@ -110,6 +111,15 @@ def test_given_fields_become_text_and_uid(tmp_path):
     lines(tmp_path / "b.jsonl", {"uid": "given", "text": "x"}, {"text": "y"})
     uids = [row["uid"] for row in rows_of(Pool.open(tmp_path / "b.jsonl"), ["uid"])]
     assert uids == ["given", hashlib.blake2b(b"y", digest_size=16).hexdigest()]
+
+
+@given(st.lists(st.sampled_from(["a", "b", "a#2", "a#3", "a#2#2"]), max_size=12))
+def test_uids_are_unique_whatever_is_given(given_uids):
+    found = Namer().name(pa.array(given_uids, pa.string()), pa.array([""] * len(given_uids))).to_pylist()
+    assert len(set(found)) == len(found)
+    assert [uid.startswith(given) for uid, given in zip(found, given_uids, strict=True)] == [True] * len(
+        found
+    )
 
 
 def test_a_loop_of_links_does_no_harm(tmp_path):

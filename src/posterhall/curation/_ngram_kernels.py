@@ -49,12 +49,33 @@ def _append(buffer: Any, length: Any, code: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
+def _stands_alone(code: Any) -> Any:
+    """Whether a letter belongs to a script without spaces, where runs of letters are no words.
+
+    Thai, Lao, Myanmar, Khmer, Hiragana, Katakana and the Chinese characters.
+    """
+    if code < 0x0E00:
+        return False
+    return (
+        code < 0x0F00
+        or 0x1000 <= code < 0x10A0
+        or 0x1780 <= code < 0x1800
+        or 0x3040 <= code < 0x3100
+        or 0x31F0 <= code < 0x3200
+        or 0x3400 <= code < 0x4DC0
+        or 0x4E00 <= code < 0xA000
+        or 0xF900 <= code < 0xFB00
+        or code >= TABLE
+    )
+
+
+@njit(cache=True, nogil=True)
 def _next_word(text: Any, at: Any, end: Any, unit: Any, kinds: Any, lower: Any, buffer: Any) -> Any:
     """The word that begins at a byte which is not white space: (its bytes in `buffer`, where it ends)."""
     length = 0
     code, after = decode(text, at, end)
     kind = kind_at(kinds, code)
-    if unit == WORDS and kind != LETTER and kind != DIGIT:
+    if unit == WORDS and ((kind != LETTER and kind != DIGIT) or _stands_alone(code)):
         return _append(buffer, 0, code), after
     first = kind
     while True:
@@ -71,7 +92,7 @@ def _next_word(text: Any, at: Any, end: Any, unit: Any, kinds: Any, lower: Any, 
             return length, at
         code, after = decode(text, at, end)
         kind = kind_at(kinds, code)
-        if kind == SPACE or (unit == WORDS and kind != first):
+        if kind == SPACE or (unit == WORDS and (kind != first or _stands_alone(code))):
             return length, at
 
 
@@ -139,7 +160,7 @@ def cut(
     """Turn documents into word numbers; every line that is not blank is a sentence and gets an END.
 
     Cut into WORDS, a word is a run of letters in lower case, a run of digits is the word 0, and any other
-    character that is not white space is a word; cut at WHITESPACE, words are what stands between it.
+    character that is not white space is a word, as is each letter of a script without spaces; cut at WHITESPACE, words are what stands between it.
 
     Args:
         text, offsets: UTF-8 documents.

@@ -99,5 +99,13 @@ class Namer:
             names, keys = given.to_pylist(), digests(given)
         before = self._numbering.seen_before(keys)
         for i in np.flatnonzero(before).tolist():
-            names[i] = f"{names[i]}#{before[i] + 1}"
+            names[i] = self._numbered(names[i], int(before[i]) + 1)
         return pa.array(names, pa.string())
+
+    def _numbered(self, name: str, number: int) -> str:
+        """The first of name#number, name#(number + 1), ... that did not come before."""
+        while True:
+            found = f"{name}#{number}"
+            if self._numbering.seen_before(digests(pa.array([found], pa.large_string())))[0] == 0:
+                return found
+            number += 1

@@ -44,7 +44,8 @@ class NGramModel:
         trie: the n-grams and their probabilities.
         words: the vocabulary.
         unit: how text is cut. "words": runs of letters in lower case, runs of digits as the word 0, every
-            other character by itself. "whitespace": as it stands between white space. In both, a line that
+            other character by itself, and so the letters of scripts without spaces (Chinese, Japanese,
+            Thai and the like). "whitespace": as it stands between white space. In both, a line that
             is not blank is a sentence.
     """
 
