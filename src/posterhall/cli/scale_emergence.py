@@ -96,7 +96,11 @@ def emergence(
         raise UsageError(f"--duplicates is {duplicates!r}; allowed are refuse and mean")
 
     from posterhall.progress import Progress
+    from posterhall.report import emergence_plot
     from posterhall.scaling import emergence as room
+
+    if figure is not None:
+        emergence_plot.checked_ending(figure)  # before the work
 
     rows = room.read(scores, columns=_pairs(columns), models=models)
     rows = [
@@ -122,8 +126,6 @@ def emergence(
         )
     left = 0
     if figure is not None:
-        from posterhall.report import emergence_plot
-
         left = emergence_plot.draw(findings, figure)
     tally = room.tally(findings)
     if json:

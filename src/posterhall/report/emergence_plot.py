@@ -51,9 +51,7 @@ def draw(findings: Sequence[Finding], path: Path, *, title: str = "") -> int:
     Raises:
         DataError: on another ending, or nothing to draw.
     """
-    ending = path.suffix.removeprefix(".").lower()
-    if ending not in ENDINGS:
-        raise DataError(f"{path.name} does not end in {', '.join('.' + each for each in ENDINGS)}")
+    ending = checked_ending(path)
     if not findings:
         raise DataError("no series to draw")
     import matplotlib as mpl
@@ -84,6 +82,18 @@ def draw(findings: Sequence[Finding], path: Path, *, title: str = "") -> int:
         with atomic_file(path) as file:
             figure.savefig(file, format=ending, dpi=150, metadata=metadata)
     return len(metrics) - len(chosen)
+
+
+def checked_ending(path: Path) -> str:
+    """The ending of a figure's name, in small letters.
+
+    Raises:
+        DataError: if nothing can be drawn under that name.
+    """
+    ending = path.suffix.removeprefix(".").lower()
+    if ending not in ENDINGS:
+        raise DataError(f"{path.name} does not end in {', '.join('.' + each for each in ENDINGS)}")
+    return ending
 
 
 def _name(finding: Finding) -> str:

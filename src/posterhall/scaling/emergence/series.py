@@ -51,7 +51,7 @@ _LOWER = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class Row:
     """A score as it stood in a file.
 
