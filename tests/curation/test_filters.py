@@ -155,6 +155,7 @@ def test_keeping_nothing_is_an_error_with_the_range_seen():
         ("words top 101%", 11, "up to 100%"),
         ("words botom 5%", 7, "Did you mean: bottom"),
         ("words band 75-25%", 7, "the lower end first"),
+        ("words band 25-75", 7, r"did you mean 25-75%\?"),
         ("words band 25%", 15, "expected - between"),
         ("words band 25%-75", 18, "expected %"),
         ("words @ 3", 7, "no part of a filter"),

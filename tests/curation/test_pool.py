@@ -171,6 +171,8 @@ def test_fields_that_cannot_be_reconciled_are_named(tmp_path):
 def test_other_bad_input(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         Pool.open(tmp_path / "none.jsonl")
+    with pytest.raises(UsageError, match="split is 'page'; allowed are file, line, blank"):
+        Pool.open(tmp_path, split="page")
     pq.write_table(pa.table({"body": ["c"]}), tmp_path / "c.parquet")
     with pytest.raises(DataError, match=r"no column 'text'. There are: body"):
         rows_of(Pool.open(tmp_path / "c.parquet"))

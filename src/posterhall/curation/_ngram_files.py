@@ -98,6 +98,8 @@ def _read_arrays(path: Path) -> Loaded:
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         if isinstance(error, DataError):
             raise
+        if isinstance(error, OSError) and error.strerror:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from None
         raise DataError(f"{path}: not a language model of this program ({error})") from None
     _check(path, trie, words)
     return trie, words, unit

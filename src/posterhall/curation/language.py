@@ -142,6 +142,8 @@ class _Parser:
         elif percent:
             self.wrong("expected % after the second end as after the first")
         if not 0 <= low < high <= 1:
+            if 0 <= low < high <= 100 and not percent:
+                self.wrong(f"did you mean {low:g}-{high:g}%?", token)
             self.wrong("a band lies between 0% and 100%, the lower end first", token)
         return Band(name, low, high)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
@@ -24,7 +24,7 @@ from posterhall.curation import _json_lines
 from posterhall.curation._uids import Namer
 from posterhall.curation._writing import Written, write, write_kept
 from posterhall.data.documents import MAX_DOCUMENT_BYTES, Split, documents, expand, kind_of
-from posterhall.errors import DataError, did_you_mean
+from posterhall.errors import DataError, UsageError, did_you_mean
 
 __all__ = ["Pool", "Written", "write", "write_kept"]
 
@@ -80,7 +80,10 @@ class Pool:
 
         Raises:
             DataError: if a path does not exist or stands for nothing.
+            UsageError: for an unknown `split`.
         """
+        if split not in get_args(Split):
+            raise UsageError(f"split is {split!r}; allowed are {', '.join(get_args(Split))}")
         return cls(tuple(expand(paths)), text_field, uid_field or UID, split, max_document_bytes)
 
     @property
