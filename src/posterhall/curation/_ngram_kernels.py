@@ -160,7 +160,8 @@ def cut(
     """Turn documents into word numbers; every line that is not blank is a sentence and gets an END.
 
     Cut into WORDS, a word is a run of letters in lower case, a run of digits is the word 0, and any other
-    character that is not white space is a word, as is each letter of a script without spaces; cut at WHITESPACE, words are what stands between it.
+    character that is not white space is a word, as is each letter of a script without spaces. Cut at
+    WHITESPACE, words are what stands between it.
 
     Args:
         text, offsets: UTF-8 documents.
