@@ -32,7 +32,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [path for path in (ROOT / "README.md", ROOT / "docs/tutorial.md") if path.exists()]
+DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/tutorial*.md"))]
 SECONDS = 120
 """Longest time a single command of a document may take."""
 
