@@ -230,8 +230,14 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
         raise DataError(f"{path}: cannot read the task: {error.strerror or error}") from None
 
 
-def parse(value: Any, where: str, *, default_id: str) -> Item:
+def parse(value: Any, where: str, *, default_id: str, distinct: bool = True) -> Item:
     """One item from a JSON value; see the module for the keys.
+
+    Args:
+        value: an object of these keys.
+        where: file and line, for messages.
+        default_id: its id, if it gives none.
+        distinct: refuse two choices of the same text, which only letters tell apart.
 
     Raises:
         DataError: saying at `where` what is wrong.
@@ -262,7 +268,7 @@ def parse(value: Any, where: str, *, default_id: str) -> Item:
     }
     if choices_given:
         _text(value, "question", where)
-        choices = _choices(value.get("choices"), where)
+        choices = _choices(value.get("choices"), where, distinct=distinct)
         answers = value.get("answer")
         listed = answers if isinstance(answers, list) else [answers]
         if not listed:
@@ -298,7 +304,7 @@ def _text(value: dict[str, Any], key: str, where: str) -> None:
         raise DataError(f"{where}: {key} is {_short(value.get(key))}; it must be text, not empty")
 
 
-def _choices(value: Any, where: str) -> tuple[str, ...]:
+def _choices(value: Any, where: str, *, distinct: bool) -> tuple[str, ...]:
     if not isinstance(value, list) or len(value) < 2 or not all(map(_is_text, value)):
         raise DataError(
             f"{where}: choices is {_short(value)}; it must be a list of two or more texts, none of them empty"
@@ -307,7 +313,7 @@ def _choices(value: Any, where: str) -> tuple[str, ...]:
         raise DataError(f"{where}: {len(value)} choices; at most {len(LETTERS)} can be told by letters")
     first: dict[str, int] = {}
     for number, each in enumerate(value):
-        if each in first:
+        if distinct and each in first:
             raise DataError(
                 f"{where}: choices {first[each]} and {number} are both {_short(each)}; a model cannot tell "
                 "them apart, so remove one"
@@ -386,7 +392,8 @@ def _read_mmlu(path: Path) -> tuple[Item, ...]:
                         "choice. Does the file have a header?"
                     )
                 value = {"question": question, "choices": choices, "answer": LETTERS.index(answer)}
-                items.append(parse(value, where, default_id=str(len(items))))
+                # Some of MMLU's questions have two equal choices.
+                items.append(parse(value, where, default_id=str(len(items)), distinct=False))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as CSV: {error}") from None
     if not items:
