@@ -27,8 +27,14 @@ def as_documents(texts, path):
     return [Document(str(i), text, path, i + 1) for i, text in enumerate(texts)]
 
 
-@given(texts=TEXTS, own_bos=st.booleans())
-def test_the_stream_is_the_documents_with_their_ends(tmp_path_factory, texts, own_bos):
+@given(texts=TEXTS, own_bos=st.booleans(), batch=st.sampled_from([1, 3, 20, 1 << 20]))
+def test_the_stream_is_the_documents_with_their_ends(tmp_path_factory, texts, own_bos, batch):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "_BATCH_CHARACTERS", batch)
+        check_stream(tmp_path_factory, texts, own_bos)
+
+
+def check_stream(tmp_path_factory, texts, own_bos):
     directory = tmp_path_factory.mktemp("stream") / "new"
     tokenizer = WithBoth() if own_bos else ByteTokenizer()
     expected = [] if own_bos else [EOS]

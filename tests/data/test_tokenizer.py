@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posterhall.data.tokenizer import END_OF_TEXT, ByteTokenizer, load, train_bpe
+from posterhall.data.tokenizer import END_OF_TEXT, BPETokenizer, ByteTokenizer, load, train_bpe
 from posterhall.errors import DataError
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -91,8 +91,24 @@ def test_training_on_one_long_text_is_training_on_its_lines(monkeypatch):
 
     lines = TEXTS[0] * 50
     whole = train_bpe([lines], 300).digest
-    monkeypatch.setattr(module._pieces, "__defaults__", (100,))
+    monkeypatch.setattr(module, "_PIECE", 100)
     assert train_bpe([lines], 300).digest == whole
+
+
+@given(text=st.text("ab \n\té.", max_size=80), size=st.integers(1, 20))
+def test_pieces_of_a_long_text_have_its_ids(bpe, text, size):
+    for tokenizer in (ByteTokenizer(), bpe):
+        pieces = list(tokenizer.pieces(text, size))
+        assert "".join(pieces) == text
+        assert all(len(piece) >= size for piece in pieces[:-1])
+        assert [each for piece in pieces for each in tokenizer.encode(piece)] == tokenizer.encode(text)
+
+
+def test_a_tokeniser_that_marks_the_start_of_a_text_gets_it_whole():
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"\u2581a": 0, "\u2581b": 1, "?": 2}, "?"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    tokenizer = BPETokenizer(backend, bos=None, eos=None, pad=None)
+    assert list(tokenizer.pieces("a\nb\na", 1)) == ["a\nb\na"]
 
 
 def test_special_tokens_in_a_text_are_plain_letters(bpe):

@@ -58,19 +58,13 @@ class Tokens:
 
 def from_texts(texts: Iterable[str], tokenizer: Tokenizer) -> Tokens:
     """The stream of texts in memory."""
-    parts: list[NDArray[Any]] = []
-    lengths: list[int] = []
-    sizes: list[int] = []
-    for ids, size in _encoded(texts, tokenizer):
-        parts.append(ids)
-        lengths.append(len(ids))
-        sizes.append(size)
-    if not parts:
+    encoded = list(_encoded(texts, tokenizer))
+    if not encoded:
         raise DataError("no text given")
+    ids, ends, sizes = (np.concatenate(parts) for parts in zip(*_shifted(encoded), strict=True))
     head = _head(tokenizer)
-    ends = np.cumsum([0, *lengths], dtype=np.int64)
-    stream = np.concatenate([head, *parts])
-    return Tokens(stream, ends[:-1], np.array(sizes, np.int64), len(head), _own_bos(tokenizer))
+    offsets = np.concatenate([[0], ends[:-1]]).astype(np.int64)
+    return Tokens(np.concatenate([head, ids]), offsets, sizes, len(head), _own_bos(tokenizer))
 
 
 def build(documents: Iterable[Document], tokenizer: Tokenizer, directory: Path) -> Tokens:
@@ -81,23 +75,24 @@ def build(documents: Iterable[Document], tokenizer: Tokenizer, directory: Path) 
     """
     directory.mkdir(parents=True)
     head = _head(tokenizer)
-    end = 0
-    count = 0
+    length = count = begin = 0
     with (
         open(directory / _TOKENS, "wb") as stream,
         open(directory / _OFFSETS, "wb") as offsets,
         open(directory / _BYTES, "wb") as sizes,
     ):
         stream.write(head.tobytes())
-        for ids, size in _encoded((document.text for document in documents), tokenizer):
-            stream.write(ids.tobytes())
-            offsets.write(np.int64(end).tobytes())
-            sizes.write(np.int64(size).tobytes())
-            end += len(ids)
-            count += 1
+        for ids, ends, bytes_ in _shifted(_encoded((document.text for document in documents), tokenizer)):
+            ids.tofile(stream)
+            bytes_.tofile(sizes)
+            length += len(ids)
+            if len(ends):
+                np.concatenate([[begin], ends[:-1]]).astype(np.int64).tofile(offsets)
+                begin = int(ends[-1])
+                count += len(ends)
     if count == 0:
         raise DataError("the text is empty: no document in it has a letter")
-    _describe(directory, head.dtype, count, end + len(head), len(head), _own_bos(tokenizer))
+    _describe(directory, head.dtype, count, length + len(head), len(head), _own_bos(tokenizer))
     return load(directory)
 
 
@@ -214,30 +209,63 @@ def _copy(tokens: Tokens, chosen: NDArray[np.bool_], directory: Path) -> None:
     _describe(directory, tokens.ids.dtype, int(chosen.sum()), total, tokens.lead, tokens.bos_id)
 
 
-def _encoded(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[tuple[NDArray[Any], int]]:
-    """Each text's ids with what stands around it, and its size in bytes; encoded many at a time."""
+_Encoded = tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]
+"""Ids of many texts with what stands around them; where texts end in them; the bytes of those."""
+
+
+def _encoded(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[_Encoded]:
+    """Texts encoded about a million characters at a time, a long one in pieces."""
     dtype = _dtype(tokenizer)
     bos, eos = _own_bos(tokenizer), tokenizer.eos_id
     before = np.array([] if bos is None else [bos], dtype)
     after = np.array([] if eos is None else [eos], dtype)
-    waiting: list[str] = []
-    held = 0
+    pieces: list[str] = []
+    places: list[tuple[bool, bool]] = []  # whether a piece begins a text, and whether it ends it
+    held = size = 0
+    sizes: list[int] = []
 
-    def encode() -> Iterator[tuple[NDArray[Any], int]]:
-        for text, ids in zip(waiting, tokenizer.encode_batch(waiting), strict=True):
-            size = len(text) if text.isascii() else len(text.encode())
-            yield np.concatenate([before, ids.astype(dtype), after]), size
-        waiting.clear()
+    def encode() -> _Encoded:
+        parts: list[NDArray[Any]] = []
+        ends: list[int] = []
+        end = 0
+        for ids, (first, last) in zip(tokenizer.encode_batch(pieces), places, strict=True):
+            parts += [before, ids] if first else [ids]
+            end += len(ids) + first * len(before)
+            if last:
+                parts.append(after)
+                end += len(after)
+                ends.append(end)
+        joined = np.concatenate(parts, dtype=dtype, casting="unsafe")  # ids are below the vocabulary's size
+        result = joined, np.array(ends, np.int64), np.array(sizes, np.int64)
+        for each in (pieces, places, sizes):
+            each.clear()
+        return result
 
     for text in texts:
-        if not text:
-            continue
-        waiting.append(text)
-        held += len(text)
-        if held >= _BATCH_CHARACTERS:
-            yield from encode()
-            held = 0
-    yield from encode()
+        done = 0
+        for piece in tokenizer.pieces(text, _BATCH_CHARACTERS):
+            first, done = done == 0, done + len(piece)
+            last = done == len(text)
+            pieces.append(piece)
+            places.append((first, last))
+            size += len(piece) if piece.isascii() else len(piece.encode())
+            if last:
+                sizes.append(size)
+                size = 0
+            held += len(piece)
+            if held >= _BATCH_CHARACTERS:
+                yield encode()
+                held = 0
+    if pieces:
+        yield encode()
+
+
+def _shifted(encoded: Iterable[_Encoded]) -> Iterator[_Encoded]:
+    """The same with ends counted from the start of all."""
+    total = 0
+    for ids, ends, sizes in encoded:
+        yield ids, ends + total, sizes
+        total += len(ids)
 
 
 def _own_bos(tokenizer: Tokenizer) -> int | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
-from posterhall.errors import DataError
+from posterhall.errors import DataError, PosterhallError
 from posterhall.extras import nn, torch
 
 
@@ -39,14 +39,25 @@ class World:
         if self.size == 1:
             return values
         tensor = torch.tensor(values, dtype=torch.float64, device=device)
-        torch.distributed.all_reduce(tensor)
+        with _told():
+            torch.distributed.all_reduce(tensor)
         result: list[float] = tensor.tolist()
         return result
 
     def wait(self) -> None:
         """Until all processes are here."""
         if self.size > 1:
-            torch.distributed.barrier()
+            with _told():
+                torch.distributed.barrier()
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """A lost connection in words; what happened, the other process says."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise PosterhallError(f"another process has failed ({str(error).splitlines()[0][:200]})") from None
 
 
 def rank() -> int:
