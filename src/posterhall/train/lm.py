@@ -138,7 +138,12 @@ def _train(
     elif settings.eval_fraction:
         key = [sums[: len(texts)], _reading(settings, tokenizer), settings.eval_fraction, settings.seed]
         place = job.stored("split", key, lambda directory: directory.mkdir(parents=True))
-        tokens, held = streams.hold_out(tokens, settings.eval_fraction, tokenizer, place, seed=settings.seed)
+        if not where.first:
+            where.wait()
+        parts = streams.hold_out(tokens, settings.eval_fraction, tokenizer, place, seed=settings.seed)
+        if where.first:
+            where.wait()  # the others find the parts
+        tokens, held = parts
     if held is not None and len(held) - 1 > settings.eval_tokens:
         held = streams.cut(held, settings.eval_tokens + 1, tokenizer)[0]
     where_to = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
