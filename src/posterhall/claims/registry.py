@@ -43,6 +43,12 @@ PAPERS: dict[str, Paper] = {
         "NeurIPS 2012",
         "posterhall.claims.distbelief",
     ),
+    "mirage": Paper(
+        "Are Emergent Abilities of Large Language Models a Mirage?",
+        "Schaeffer, Miranda & Koyejo",
+        "NeurIPS 2023",
+        "posterhall.claims.mirage",
+    ),
 }
 
 
