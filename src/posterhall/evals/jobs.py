@@ -35,7 +35,7 @@ class EvalSettings:
     """Most items of a task, >= 1, drawn at random; the paper takes 3000."""
     seed: int = 0
     """Of the draws of examples and items, and of the bootstrap."""
-    batch: int = 32
+    batch: int = 64
     """Items asked at once and kept together: what a kill can lose, >= 1."""
     resamples: int = 2000
     """Of the bootstrap, >= 100."""

@@ -81,7 +81,7 @@ def score(
     if lead:
         shared = model.new_cache(1, _length(model, asked))
         model.hidden(_tokens.padded(model, [asked[0].prefix[:lead]]), cache=shared)
-    for batch in _batches(asked, model, room):
+    for batch in _batches(asked, model, room, shared.max_length if shared else 0):
         _score_batch(model, batch, lead, shared, room)
     return [
         [
@@ -145,14 +145,17 @@ def _common(rows: Sequence[list[int]]) -> int:
     return min(len(low), len(high))
 
 
-def _batches(items: Sequence[_Item], model: Decoder, room: int) -> Iterator[list[_Item]]:
-    """Items of like length together, within `room` tokens of cache and the model's context."""
+def _batches(items: Sequence[_Item], model: Decoder, room: int, length: int) -> Iterator[list[_Item]]:
+    """Items of like length together, within the model's context and `room` tokens of cache.
+
+    A row of cache has the items' own length, or `length` where that is more.
+    """
     batch: list[_Item] = []
     prefix = feed = 0
     for item in sorted(items, key=lambda each: (len(each.prefix), each.longest_feed)):
         longer, wider = max(prefix, len(item.prefix)), max(feed, item.longest_feed)
         size = longer + wider
-        if batch and (size - 1 > model.config.max_length or (len(batch) + 1) * size > room):
+        if batch and (size - 1 > model.config.max_length or (len(batch) + 1) * max(size, length) > room):
             yield batch
             batch, longer, wider = [], len(item.prefix), item.longest_feed
         batch.append(item)
@@ -170,7 +173,7 @@ def _length(model: Decoder, items: Sequence[_Item]) -> int:
 def _score_batch(model: Decoder, items: Sequence[_Item], lead: int, shared: Cache | None, room: int) -> None:
     """Read the items' prefixes into a cache, then their continuations after it."""
     rests = [item.prefix[lead:-1] for item in items]
-    length = _length(model, items)
+    length = _length(model, items) if shared is None else shared.max_length
     cache = model.new_cache(len(items), length) if shared is None else shared.select([0] * len(items))
     if any(rests):
         valid = [len(each) for each in rests]
