@@ -115,20 +115,18 @@ class _Rotate(torch.autograd.Function):
         ctx.save_for_backward(cos, sin)
         turning = heads + kv_heads
         turned = torch.empty_like(qkv[:, :, :turning], memory_format=torch.contiguous_format)
-        _turn(qkv[:, :, :turning], cos, sin, turned)
+        first, second = qkv[:, :, :turning].chunk(2, dim=-1)
+        out_first, out_second = turned.chunk(2, dim=-1)
+        torch.mul(first, cos, out=out_first).addcmul_(second, sin, value=-1)
+        torch.mul(second, cos, out=out_second).addcmul_(first, sin)
         return turned[:, :, :heads], turned[:, :, heads:], qkv[:, :, turning:].clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
         cos, sin = ctx.saved_tensors
         result = torch.cat(grads, dim=2)
-        halves = result[:, :, : grads[0].shape[2] + grads[1].shape[2]]
-        _turn(halves.clone(), cos, -sin, halves)
+        first, second = result[:, :, : grads[0].shape[2] + grads[1].shape[2]].chunk(2, dim=-1)
+        crossed = first * sin  # turn back, in place: the transpose of a rotation
+        first.mul_(cos).addcmul_(second, sin)
+        second.mul_(cos).sub_(crossed)
         return result, None, None, None, None
-
-
-def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor) -> None:
-    first, second = x.chunk(2, dim=-1)
-    out_first, out_second = out.chunk(2, dim=-1)
-    torch.mul(first, cos, out=out_first).addcmul_(second, sin, value=-1)
-    torch.mul(second, cos, out=out_second).addcmul_(first, sin)
