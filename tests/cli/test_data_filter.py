@@ -64,6 +64,16 @@ def test_a_model_is_trained_kept_and_used_again(posterhall, pool, tmp_path):
     )
     assert out.read_bytes() == first
     assert list((tmp_path / "work").glob("*.done"))
+    arpa = (
+        "--perplexity-train",
+        pool,
+        "--perplexity-save",
+        tmp_path / "reference.arpa",
+        "--work",
+        tmp_path / "again",
+    )
+    posterhall("data", "filter", pool, "-o", out, *keep, *arpa)
+    assert out.read_bytes() == first
 
 
 def test_scores_and_presets_are_listed(posterhall):

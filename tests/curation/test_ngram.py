@@ -217,7 +217,7 @@ def test_saved_and_loaded_it_gives_the_same_numbers(tmp_path, name, order):
     texts = ["\n".join(" ".join(s) for s in corpus(6, 200, 40))]
     model = NGramModel.train(texts, order=order)
     model.save(tmp_path / name)
-    again = open_model(tmp_path / name)
+    again = open_model(tmp_path / name, unit="words")
     assert isinstance(again, NGramModel)
     assert (again.unit, again.order) == ("words", order)
     asked = [" ".join(s) for s in corpus(7, 50, 50)]
@@ -312,6 +312,11 @@ def test_misuse_is_refused(tmp_path):
         NGramModel.train("a b")
     with pytest.raises(UsageError, match="name it"):
         NGramModel.train(["a a"]).save(tmp_path / "m.bin")
+    NGramModel.train(["a a"]).save(tmp_path / "m.npz")
+    with pytest.raises(DataError, match="trained on the unit 'words'"):
+        NGramModel.load(tmp_path / "m.npz", unit="whitespace")
+    with pytest.raises(UsageError, match="unit is 'pieces'"):
+        NGramModel.load(tmp_path / "m.npz", unit="pieces")
 
 
 def test_kenlms_own_files_need_kenlm(tmp_path, monkeypatch):
@@ -336,3 +341,18 @@ def test_with_kenlm_its_scores_are_natural_logarithms_over_words_and_ends(monkey
     total, words = KenLM("x.binary").score(["a b\n\nc", ""])
     np.testing.assert_allclose(total, [-3 * math.log(10), 0])
     assert words.tolist() == [5, 0]
+
+
+def test_kenlm_reads_what_is_written_and_agrees(tmp_path):
+    pytest.importorskip("kenlm")
+    texts = ["\n".join(" ".join(s) for s in corpus(9, 300, 80))]
+    model = NGramModel.train(texts, order=4, unit="whitespace")
+    model.save(tmp_path / "m.arpa")
+    asked = [" ".join(s) for s in corpus(10, 50, 100)]
+    for found, expected in zip(KenLM(tmp_path / "m.arpa").score(asked), model.score(asked), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_an_arpa_file_begins_with_its_data(tmp_path):  # KenLM refuses a comment before it
+    NGramModel.train(["a b"], order=2).save(tmp_path / "m.arpa")
+    assert (tmp_path / "m.arpa").read_bytes().startswith(b"\\data\\\nngram 1=5\n")

@@ -69,6 +69,13 @@ def filter(
         Path | None,
         typer.Option("--perplexity-save", metavar="FILE", help="Keep the trained model: .npz or .arpa."),
     ] = None,
+    perplexity_unit: Annotated[
+        str | None,
+        typer.Option(
+            "--perplexity-unit",
+            help="How the model cuts text: words, or whitespace [words; ARPA: whitespace].",
+        ),
+    ] = None,
     order: Annotated[int, typer.Option("--order", help="Longest n-gram of the trained model.")] = 5,
     min_count: Annotated[
         int, typer.Option("--min-count", help="Rarer words are unknown to the trained model.")
@@ -122,15 +129,20 @@ def filter(
     spread = work is not None or cluster is not None or workers > 1
     directory = (work or out.with_name(f"{out.name}.work")) if spread else None
     model: Path | NGramModel | None = perplexity_model
+    unit: Any = perplexity_unit or ("words" if perplexity_train else None)
     with progress(quiet) as watch:
         if perplexity_train:
             reference = Pool.open(perplexity_train, **reading)
-            model = NGramModel.train(_texts(reference, watch), order=order, min_count=min_count)
-            if perplexity_save is not None or directory is not None:
-                model = _saved(model, perplexity_save or (directory or Path()) / "model.npz")
+            model = NGramModel.train(_texts(reference, watch), order=order, min_count=min_count, unit=unit)
+            if perplexity_save is not None:
+                model.save(perplexity_save)
+            if directory is not None:
+                directory.mkdir(parents=True, exist_ok=True)
+                model.save(directory / "model.npz")
+                model = directory / "model.npz"
         done = filter_pool(
-            source, out, keep=filters, scores=score or [], model=model, dropped=dropped, directory=directory,
-            workers=workers, ray=cluster, watch=watch,
+            source, out, keep=filters, scores=score or [], model=model, unit=unit, dropped=dropped,
+            directory=directory, workers=workers, ray=cluster, watch=watch,
         )  # fmt: skip
     if directory is not None and work is None:
         shutil.rmtree(directory)
@@ -202,12 +214,6 @@ def _texts(reference: Any, watch: Callable[[str, int, int | None], None]) -> Ite
         yield batch.column("text")
         rows += batch.num_rows
         watch("train", rows, None)
-
-
-def _saved(model: Any, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    model.save(path)
-    return path
 
 
 def _result(done: Filtered, filters: list[Filter], out: Path, dropped: Path | None) -> dict[str, Any]:

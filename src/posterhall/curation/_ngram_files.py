@@ -23,7 +23,6 @@ from posterhall.runs import atomic_file
 _VERSION = 1
 _LN10 = np.log(10)
 _LINES = 1 << 16
-_MARK = "posterhall unit="
 
 Loaded = tuple[Trie, list[bytes], str | None]
 
@@ -42,15 +41,15 @@ def save(path: Path, trie: Trie, words: list[bytes], unit: str) -> None:
         with atomic_file(path) as handle:
             if path.suffix == ".gz":
                 with gzip.GzipFile(fileobj=handle, mode="wb", mtime=0) as packed:
-                    _write_arpa(packed, trie, words, unit)
+                    _write_arpa(packed, trie, words)
             else:
-                _write_arpa(handle, trie, words, unit)
+                _write_arpa(handle, trie, words)
     else:
         raise UsageError(f"cannot tell the format of {path}: name it .npz, .arpa or .arpa.gz")
 
 
 def load(path: Path) -> Loaded:
-    """Read a model: n-grams, words, and the unit if the file says it."""
+    """Read a model: n-grams, words, and the unit, which ARPA files do not say."""
     if path.suffix == ".npz":
         return _read_arrays(path)
     if _is_arpa(path):
@@ -130,10 +129,10 @@ def _check(path: Path, trie: Trie, words: list[bytes]) -> None:
         raise DataError(f"{path}: damaged: its tables contradict one another; train the model again")
 
 
-def _write_arpa(handle: Any, trie: Trie, words: list[bytes], unit: str) -> None:
+def _write_arpa(handle: Any, trie: Trie, words: list[bytes]) -> None:
     names = [each.decode() for each in words]
     firsts = np.cumsum((0, *trie.levels)).tolist()
-    head = [f"{_MARK}{unit}", "", "\\data\\"]
+    head = ["\\data\\"]  # first, with nothing before or behind: KenLM accepts no comments
     head += [f"ngram {n}={many}" for n, many in enumerate(trie.levels, 1)]
     handle.write(("\n".join(head) + "\n").encode())
     parents = np.concatenate([np.full(trie.levels[0], -1, np.int64), trie.parents()])
@@ -201,13 +200,10 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _read_arpa(path: Path) -> Loaded:
-    unit = None
     with _opened(path) as file:
         arpa = _Arpa(path, file)
         line = arpa.next()
         while line != "\\data\\":
-            if line.startswith(_MARK):
-                unit = line.removeprefix(_MARK)
             line = arpa.next()
         sizes: list[int] = []
         while (line := arpa.next()).startswith("ngram "):
@@ -226,7 +222,7 @@ def _read_arpa(path: Path) -> Loaded:
             line = arpa.next()
         if line != "\\end\\":
             raise arpa.wrong(f"'{line}' instead of '\\end\\'")
-    return _assembled(path, tables, words), [each.encode() for each in words], unit
+    return _assembled(path, tables, words), [each.encode() for each in words], None
 
 
 def _section(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from posterhall.curation import scores as scoring
 from posterhall.curation.filters import Filter, Fitted, Reason, keep
-from posterhall.curation.ngram import KenLM, NGramModel, open_model
+from posterhall.curation.ngram import KenLM, NGramModel, Unit, open_model
 from posterhall.curation.pool import TEXT, Pool, Written, write, write_kept
 from posterhall.curation.shards import map_shards
 from posterhall.errors import DataError, UsageError, did_you_mean
@@ -95,6 +95,7 @@ def score_pool(
     names: Collection[str],
     *,
     model: Path | str | NGramModel | KenLM | None = None,
+    unit: Unit | None = None,
     directory: Path | None = None,
     workers: int = 1,
     ray: str | None = None,
@@ -106,6 +107,7 @@ def score_pool(
         pool: the items.
         names: of `posterhall.curation.scores.NAMES`, or "perplexity".
         model: language model for the perplexity, or its file; a file if there is a directory.
+        unit: how to cut text where the file does not say, see `NGramModel.load`.
         directory: compute file by file and keep the results there, so that a killed computation goes on.
         workers, ray: see `map_shards`; they need a directory.
         observe: called with the files finished if there is a directory, otherwise with the rows.
@@ -115,12 +117,13 @@ def score_pool(
     if PERPLEXITY in names and model is None:
         raise UsageError("perplexity needs a language model: give its file, or texts to train one on")
     if directory is None:
-        opened = open_model(model) if isinstance(model, Path | str) else model
+        opened = open_model(model, unit=unit) if isinstance(model, Path | str) else model
         return _scored(pool, names, opened, observe)
     if isinstance(model, NGramModel | KenLM):
         raise UsageError("shards are scored with the file of a model; save it first")
     config = {
         "names": list(names),
+        "unit": unit,
         "model": str(Path(model).resolve()) if model is not None and PERPLEXITY in names else None,
         "model_sha256": fingerprint(Path(model))["sha256"]
         if model is not None and PERPLEXITY in names
@@ -145,7 +148,7 @@ def score_shard(shard: Path, config: Mapping[str, Any], out: Path) -> dict[str, 
     pool = Pool(
         (shard,), config["text_field"], config["uid_field"], config["split"], config["max_document_bytes"]
     )
-    model = open_model(config["model"]) if config["model"] else None
+    model = open_model(config["model"], unit=config["unit"]) if config["model"] else None
     names = config["names"]
     found, rows = _scored(pool, names, model, None)
     columns = [pa.array(found[name], pa.float64()) for name in names]
@@ -207,6 +210,7 @@ def filter_pool(
     keep: Sequence[Filter] = (),
     scores: Sequence[str] = (),
     model: Path | str | NGramModel | KenLM | None = None,
+    unit: Unit | None = None,
     dropped: Path | str | None = None,
     directory: Path | None = None,
     workers: int = 1,
@@ -221,7 +225,7 @@ def filter_pool(
         out: where to; see `posterhall.curation.pool.write`.
         keep: filters, applied one after the other; none keeps everything.
         scores: scores to compute beside those that the filters look at.
-        model, directory, workers, ray: see `score_pool`.
+        model, unit, directory, workers, ray: see `score_pool`.
         dropped: where to write uid, filter, value and reason of dropped rows.
         watch: called with stage, amount done and total, for progress.
 
@@ -244,7 +248,14 @@ def filter_pool(
         stage = "score files" if directory is not None else "score"
         watching = None if watch is None else lambda done: watch(stage, done, total)
         found, many = score_pool(
-            pool, computed, model=model, directory=directory, workers=workers, ray=ray, observe=watching
+            pool,
+            computed,
+            model=model,
+            unit=unit,
+            directory=directory,
+            workers=workers,
+            ray=ray,
+            observe=watching,
         )
         if rows not in (-1, many):
             raise DataError("the pool has changed while it was read; try again")

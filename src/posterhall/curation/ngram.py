@@ -128,8 +128,7 @@ class NGramModel:
 
         Args:
             path: the file.
-            unit: how to cut text for an ARPA file of another program, which does not say; by default at
-                white space.
+            unit: how to cut text for an ARPA file, which does not say; by default at white space.
 
         Raises:
             DataError: for what is no such file.
@@ -189,10 +188,15 @@ class KenLM:
         return _perplexity(*self.score(texts), min_words)
 
 
-def open_model(path: Path | str) -> NGramModel | KenLM:
-    """Open a model by its ending: .npz and .arpa here, anything else with KenLM."""
+def open_model(path: Path | str, *, unit: Unit | None = None) -> NGramModel | KenLM:
+    """Open a model by its ending: .npz and .arpa here, anything else with KenLM.
+
+    Args:
+        path: the file.
+        unit: see `NGramModel.load`; KenLM's files are always cut at white space.
+    """
     path = Path(path)
-    return NGramModel.load(path) if files.is_ours(path) else KenLM(path)
+    return NGramModel.load(path, unit=unit) if files.is_ours(path) else KenLM(path)
 
 
 def _perplexity(sums: NDArray[np.float64], counts: NDArray[np.int64], min_words: int) -> NDArray[np.float64]:
