@@ -1,4 +1,4 @@
-"""`posterhall data`: join phrases, count words, and see what a corpus holds."""
+"""`posterhall data`: text before training; phrases and counts here, pools in the files beside."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from posterhall.cli import data_dedup, data_filter, data_mix
 from posterhall.cli.output import Json, Quiet, Threads, emit_json, emit_table
 from posterhall.errors import DataError, UsageError
 
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
     from posterhall.data.corpus import Corpus
     from posterhall.data.phrases import Watch
 
-app = typer.Typer(help="Text before training: phrases, word counts, statistics.", no_args_is_help=True)
+app = typer.Typer(
+    help="Text before training: phrases, duplicates, filters, mixtures, statistics.", no_args_is_help=True
+)
+app.command("dedup")(data_dedup.dedup)
+app.command("filter")(data_filter.filter)
+app.command("scores")(data_filter.scores)
+app.command("mix")(data_mix.mix)
 
 Texts = Annotated[
     list[Path] | None,
@@ -216,11 +223,25 @@ def vocabulary(
 def stats(
     corpus: Texts = None,
     encoding_errors: Errors = "strict",
+    text_field: Annotated[
+        str | None, typer.Option("--text-field", help="Of a pool: field that holds the text [text].")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Take plain text as a pool, a document each file, line or blank block."),
+    ] = None,
     threads: Threads = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """What a corpus holds: sentences, words, and what each minimum count would leave."""
+    """What a corpus or a pool holds.
+
+    Of a corpus: sentences, words, and what each minimum count would leave. Of a pool (JSON lines, Parquet,
+    folders, .zst, or with --split): documents, their lengths, and the share of exact duplicates.
+    """
+    if corpus and (text_field or split or any(map(data_filter.is_pool, corpus))):
+        data_filter.describe_pool(corpus, text_field or "text", split or "file", json=json, quiet=quiet)
+        return
     source = _corpus(corpus or [], encoding_errors)
 
     from posterhall import devices
