@@ -9,7 +9,10 @@ import random
 import pyarrow.parquet as parquet
 import pytest
 
-PASSAGE = "This paragraph stands at the foot of every page of the site, and nobody has to read it a second time. "
+PASSAGE = (
+    "This paragraph stands at the foot of every page of the site, and says nothing that anyone has to read "
+    "a second time. "
+)
 
 
 @pytest.fixture(scope="module")

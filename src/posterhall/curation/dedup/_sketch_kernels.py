@@ -219,7 +219,7 @@ def shingle_sets(
     mine = np.empty(UNITS + weights.size, np.uint64)
     spare = np.empty(UNITS + weights.size, np.uint64)
     result = np.empty(max(64, total // 4), np.uint64)
-    used = 0
+    used = np.int64(0)
     for which in range(chosen.size):
         i = chosen[which]
         end = normalise(text, offsets[i], offsets[i + 1], folded, alone, clean)

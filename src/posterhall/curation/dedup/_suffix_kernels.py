@@ -295,6 +295,23 @@ def spans(text: Any, starts: Any, marks: Any, bit: Any, characters: Any, shift: 
 
 
 @njit(cache=True, nogil=True)
+def first_other(members: Any, ends: Any, match: Any) -> None:
+    """The first document with which each shares something, into ``match`` (documents,) int64, -1.
+
+    Args:
+        members, ends: sets of documents as `shared` gives them.
+    """
+    begin = 0
+    for end in ends:
+        for i in range(begin, end):
+            other = members[begin] if i > begin else members[begin + 1]
+            d = members[i]
+            if match[d] < 0 or other < match[d]:
+                match[d] = other
+        begin = end
+
+
+@njit(cache=True, nogil=True)
 def claim(members: Any, groups: Any, owner: Any, match: Any) -> None:
     """Keep the first document of what is shared: one goes if a kept one before it shares a passage with it.
 

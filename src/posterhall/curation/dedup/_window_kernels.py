@@ -27,20 +27,22 @@ def _power(base: Any, exponent: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def least_hashes(
-    text: Any, start: Any, end: Any, window: Any, part: Any, seed: Any, hashes: Any, places: Any, out: Any
+    text: Any, start: Any, end: Any, window: Any, part: Any, seed: Any, recent: Any, out: Any
 ) -> Any:
     """The least hash of each window of ``text[start:end]``, written to ``out``; returns their number.
 
     Args:
         window, part: characters, 1 <= part <= window.
-        hashes, places: (window - part + 2,) uint64 and int64 scratch.
+        recent: uint64 scratch, a power of two above ``window - part`` long.
         out: holds as many uint64 as the text has characters.
     """
     base = seed | np.uint64(1)
-    gone = _power(base, part)
-    ring = hashes.size
-    low = high = np.int64(0)  # the queue's ends; hashes ascend from low to high
+    gone = _power(base, part) * _MIX
+    mask = recent.size - 1
+    parts = window - part + 1  # in a window
     h = np.uint64(0)
+    least = np.uint64(0xFFFFFFFFFFFFFFFF)
+    where = np.int64(0)  # the last character of the part whose hash is least
     ahead = start
     behind = start
     at = np.int64(0)  # characters taken in
@@ -52,22 +54,37 @@ def least_hashes(
         at += 1
         if at > part:
             width = _width(text[behind])
-            h -= gone * ((np.uint64(_decode(text, behind, width)) + np.uint64(1)) * _MIX)
+            h -= gone * (np.uint64(_decode(text, behind, width)) + np.uint64(1))
             behind += width
         if at < part:
             continue
         value = mix(h)
-        while high > low and hashes[(high - 1) % ring] >= value:
-            high -= 1
-        hashes[high % ring] = value
-        places[high % ring] = at
-        high += 1
-        if places[low % ring] <= at - (window - part + 1):
-            low += 1
+        recent[at & mask] = value
+        # Of equal hashes the latest, so that a text of one letter is not looked through each time.
+        if value <= least:
+            least = value
+            where = at
+        elif where <= at - parts:  # it left the window: which of those in it is least now?
+            least = value
+            where = at
+            for back in range(1, parts):
+                i = at - back
+                if recent[i & mask] < least:
+                    least = recent[i & mask]
+                    where = i
         if at >= window:
-            out[count] = hashes[low % ring]
+            out[count] = least
             count += 1
     return count
+
+
+@njit(cache=True, nogil=True)
+def _scratch(size: Any) -> Any:
+    """A power of two above a size."""
+    room = 1
+    while room <= size:
+        room *= 2
+    return room
 
 
 @njit(cache=True, nogil=True)
@@ -83,12 +100,12 @@ def samples(text: Any, offsets: Any, first: Any, last: Any, window: Any, part: A
         longest = max(longest, offsets[i + 1] - offsets[i])
         total += offsets[i + 1] - offsets[i]
     out = np.empty(longest + 1, np.uint64)
-    ring, places = np.empty(window - part + 2, np.uint64), np.empty(window - part + 2, np.int64)
+    recent = np.empty(_scratch(window - part), np.uint64)
     found = np.empty(max(256, total // 16), np.uint64)
     texts = np.empty(found.size, np.int64)
     used = 0
     for i in range(first, last):
-        number = least_hashes(text, offsets[i], offsets[i + 1], window, part, seed, ring, places, out)
+        number = least_hashes(text, offsets[i], offsets[i + 1], window, part, seed, recent, out)
         for k in range(number):
             if k and out[k] == out[k - 1]:
                 continue
@@ -172,39 +189,44 @@ def stretches(
     for i in range(first, last):
         longest = max(longest, offsets[i + 1] - offsets[i])
     out = np.empty(longest + 1, np.uint64)
-    ring, places = np.empty(window - part + 2, np.uint64), np.empty(window - part + 2, np.int64)
+    recent = np.empty(_scratch(window - part), np.uint64)
     rows = np.empty((256, 5), np.int64)
     used = 0
     half = np.uint64(32)
     for i in range(first, last):
-        number = least_hashes(text, offsets[i], offsets[i + 1], window, part, seed, ring, places, out)
+        number = least_hashes(text, offsets[i], offsets[i + 1], window, part, seed, recent, out)
         current = np.int64(-1)
-        start = offsets[i]
-        stop = start
-        for _ in range(window if number else 0):
-            stop += _width(text[stop])
-        for k in range(number):
-            if k:
-                start += _width(text[start])
-                stop += _width(text[stop])
-            if k == 0 or out[k] != out[k - 1]:
+        begin = end = offsets[i]  # places of the characters first_at and last_at: most texts need none
+        first_at = last_at = 0
+        for k in range(number + 1):
+            which = np.int64(-1)
+            if k < number:
                 h = out[k]
-                which = np.int64(-1)
+                if k and h == out[k - 1]:
+                    continue
                 if _among(hot, bits, h):
                     which = np.int64(((h >> half) * np.uint64(parts)) >> half)
-                if which != current and which >= 0:
-                    if used == rows.shape[0]:
-                        longer = np.empty((2 * used, 5), np.int64)
-                        longer[:used] = rows
-                        rows = longer
-                    rows[used, 0] = i
-                    rows[used, 1] = start
-                    rows[used, 3] = k
-                    rows[used, 4] = which
-                    used += 1
-                current = which
+            if which == current:
+                continue
             if current >= 0:
-                rows[used - 1, 2] = stop
+                while last_at < k - 1 + window:
+                    end += _width(text[end])
+                    last_at += 1
+                rows[used - 1, 2] = end
+            if which >= 0:
+                while first_at < k:
+                    begin += _width(text[begin])
+                    first_at += 1
+                if used == rows.shape[0]:
+                    longer = np.empty((2 * used, 5), np.int64)
+                    longer[:used] = rows
+                    rows = longer
+                rows[used, 0] = i
+                rows[used, 1] = begin
+                rows[used, 3] = k
+                rows[used, 4] = which
+                used += 1
+            current = which
     return rows[:used].copy()
 
 

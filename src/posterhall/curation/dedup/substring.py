@@ -30,7 +30,7 @@ Watch = Callable[[str, int], None]
 BYTES_EACH = 14
 """Memory that sorting the suffixes of a text takes at its peak, in bytes a byte of text (below 2 GiB)."""
 
-_SEEN = 1 << 16
+_SEEN = 1 << 18  # hashes remembered, of sets of documents that share something
 
 
 @dataclass(frozen=True)
@@ -154,16 +154,19 @@ class _Finder:
         drawn = seeds.generator(settings.seed, "dedup", "windows")
         self.hashing = (
             settings.length,
-            max(1, settings.length // 2),
+            # Shorter parts sort out less (with a half, a quarter of ordinary text is sorted, not 2 %), longer
+            # ones take more samples: 2 of every length - part + 2 characters.
+            max(1, settings.length * 3 // 4),
             drawn.integers(0, 2**64, dtype=np.uint64),
         )
         self.documents = 0
         self.bytes = 0
         self.sorted = 0
         self.parts = 1
+        self.seen = np.zeros(_SEEN, np.uint64)
         self.members: list[NDArray[np.int64]] = []
-        self.groups: list[NDArray[np.int64]] = []
-        self.sets = 0
+        self.ends: list[NDArray[np.int64]] = []
+        self.used = 0
         self.found: tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]] = ([], [])
 
     def run(self, texts: Texts) -> SharedSpans:
@@ -174,18 +177,13 @@ class _Finder:
             self._sampled(texts)
         match = np.full(self.documents, -1, np.int64)
         members = np.concatenate([np.empty(0, np.int64), *self.members])
-        groups = np.concatenate([np.empty(0, np.int64), *self.groups])
+        ends = np.concatenate([np.empty(0, np.int64), *self.ends])
         if self.settings.keep == "first":
+            groups = np.repeat(np.arange(ends.size), np.diff(ends, prepend=0))
             order = np.lexsort((groups, members))
-            kernels.claim(members[order], groups[order], np.full(self.sets, -1, np.int64), match)
+            kernels.claim(members[order], groups[order], np.full(ends.size, -1, np.int64), match)
         else:
-            # Within a set documents ascend: the first other one is its first, or for that its second.
-            starts = np.flatnonzero(np.diff(groups, prepend=-1))
-            other = np.repeat(members[starts], np.diff(np.append(starts, groups.size)))
-            other[starts] = members[starts + 1]
-            nearest = np.full(self.documents, self.documents, np.int64)
-            np.minimum.at(nearest, members, other)
-            match = np.where(nearest < self.documents, nearest, -1)
+            kernels.first_other(members, ends, match)
         spans, repeats = (_merged(rows) for rows in self.found)
         return SharedSpans(
             keep=match < 0,
@@ -220,11 +218,11 @@ class _Finder:
         kernels.linked(text, starts, self.settings.length, previous, marks)
         del previous
         document = np.ascontiguousarray(rows[:, 0])
-        members, ends = kernels.shared(sa, starts, document, marks, np.zeros(_SEEN, np.uint64))
+        members, ends = kernels.shared(sa, starts, document, marks, self.seen)
         del sa
         self.members.append(members)
-        self.groups.append(self.sets + np.repeat(np.arange(ends.size), np.diff(ends, prepend=0)))
-        self.sets += ends.size
+        self.ends.append(ends + self.used)
+        self.used += members.size
         for bit, into in zip((1, 2), self.found, strict=True):
             found = kernels.spans(
                 text, starts, marks, bit, self.settings.length, np.ascontiguousarray(rows[:, 1])

@@ -19,7 +19,7 @@ Texts: TypeAlias = Sequence[str] | Callable[[], Iterable[Any]] | Any  # Any: Arr
 """Texts in memory, or a function that gives them batch by batch, from the start at each call."""
 
 _BATCH = 16_384  # texts handed on at a time, of those in memory
-_BATCH_BYTES = 1 << 26
+_BATCH_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
