@@ -84,6 +84,14 @@ def test_an_infinite_score_has_no_interval():
     assert found["rescaled"] is None
 
 
+def test_a_task_without_its_primary_metric_is_left_out_of_the_mean():
+    without = summarise(made(2), rows([1.0, 2.0], name="nll"), seed=0, resamples=200)
+    whole = summarise(made(2), rows([1.0, 1.0]), seed=0, resamples=200)
+    found = overall([without, whole], seed=0, resamples=200)
+    assert (found["tasks"], found["score"]) == (1, 1.0)
+    assert overall([without], seed=0, resamples=200) is None
+
+
 def test_the_overall_mean_gives_every_task_the_same_weight():
     tasks = [
         {"primary": "accuracy", "scores": {"accuracy": {"rescaled": {"score": score}}}}

@@ -136,6 +136,14 @@ def test_a_file_is_a_task_with_its_settings_and_examples(tmp_path):
     assert (over.settings.style, over.settings.max_tokens) == ("text", 3)
 
 
+def test_what_stands_for_a_task_fits_its_kind():
+    items = (parse(PROMPT, "f:1", default_id="0"),)
+    assert tasks.Task("t", items).primary == "exact_match"
+    assert tasks.Task("t", items, settings=TaskSettings(primary="rouge_2")).primary == "rouge_2"
+    with pytest.raises(DataError, match="it is one of exact_match, rouge_2"):
+        tasks.Task("t", items, settings=TaskSettings(primary="accuracy"))
+
+
 def test_chance_is_what_guessing_scores():
     items = (
         parse(CHOICES, "f:1", default_id="0"),

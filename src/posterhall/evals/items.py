@@ -20,7 +20,7 @@ class Metric:
 
     higher_is_better: bool
     guessed: bool
-    """Whether guessing scores something, above which the score is rescaled."""
+    """Whether it is a share of what can be reached, of which guessing may reach some: then it is rescaled."""
     meaning: str
 
 
@@ -35,13 +35,11 @@ METRICS = {
     "exact_match": Metric(True, True, "whether the generated answer is a target"),
     "token_edit_distance": Metric(False, False, "insertions, deletions, substitutions to the nearest target"),
     "lcs": Metric(True, False, "longest common subsequence, as a share of the target's length"),
-    "rouge_2": Metric(True, False, "F of the pairs of words shared with the best target"),
+    "rouge_2": Metric(True, True, "F of the pairs of words shared with the best target"),
     "numeric_parsed": Metric(True, False, "whether the answer holds a number, where the target is one"),
     "numeric_error": Metric(False, False, "|answer - target|, where both are numbers"),
 }
 """Every metric of an item, in the order of the chain from likelihood to right or wrong."""
-PRIMARY = {"choices": "accuracy", "generate": "exact_match"}
-"""The metric of each kind that is averaged over tasks."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +134,9 @@ def compare(said: str, targets: Sequence[str], settings: TaskSettings) -> dict[s
         "exact_match": float(answer in wanted),
         "token_edit_distance": float(text.token_edit_distance(mine, units).min()),
         "lcs": max(float(shared) / len(each) for shared, each in zip(common, units, strict=True)),
-        "rouge_2": float(text.rouge_n([answer] * len(wanted), wanted, 2).f1.max()),
     }
+    if any(len(text.words(each)) > 1 for each in wanted):  # one word has no pairs to share
+        scores["rouge_2"] = float(text.rouge_n([answer] * len(wanted), wanted, 2).f1.max())
     if all(map(_is_number, wanted)):
         errors = text.numeric_error([answer] * len(wanted), wanted)
         parsed = bool(errors.parsed[0])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from posterhall.evals.items import METRICS, PRIMARY, Row
+from posterhall.evals.items import METRICS, Row
 from posterhall.evals.shots import Plan
 from posterhall.seeds import derive
 from posterhall.stats import Interval, bca_interval, cluster_bootstrap
@@ -69,7 +69,7 @@ def summarise(plan: Plan, rows: Rows, *, seed: int, resamples: int) -> dict[str,
         "clusters": len(names),
         "shots": shots,
         "contaminated": plan.contaminated,
-        "primary": PRIMARY[plan.task.kind],
+        "primary": plan.task.primary,
         "scores": scores,
     }
 
@@ -78,9 +78,10 @@ def overall(tasks: Sequence[Mapping[str, Any]], *, seed: int, resamples: int) ->
     """The mean over tasks of the primary metric above chance, each task counting the same.
 
     The interval is over tasks, as if they had been drawn from many; with few of them it is wide.
-    None if there is no task.
+    Tasks none of whose items has that metric are left out; None if no task is left.
     """
-    above = [task["scores"][task["primary"]]["rescaled"]["score"] for task in tasks]
+    primary = [task["scores"].get(task["primary"]) for task in tasks]
+    above = [each["rescaled"]["score"] for each in primary if each is not None]
     if not above:
         return None
     score, low, high = _interval(

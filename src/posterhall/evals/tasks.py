@@ -26,6 +26,11 @@ from posterhall import config
 from posterhall.errors import DataError, UsageError, did_you_mean
 
 Kind = Literal["choices", "generate"]
+PRIMARY: dict[Kind, tuple[str, ...]] = {
+    "choices": ("accuracy", "accuracy_norm", "p_choices"),
+    "generate": ("exact_match", "rouge_2"),
+}
+"""What can stand for a task in the mean over tasks; the first is the default."""
 LETTERS = string.ascii_uppercase
 LARGEST_LINE = 16 << 20
 """Bytes of a line; a longer one is no item."""
@@ -56,6 +61,8 @@ class TaskSettings:
     """Whether answers are compared without regard to case."""
     chance: float | None = None
     """What guessing scores, in [0, 1); default: 1 / number of choices, and 0 for generated answers."""
+    primary: Literal["accuracy", "accuracy_norm", "p_choices", "exact_match", "rouge_2"] | None = None
+    """What stands for the task in the mean over tasks; default: accuracy or exact_match."""
     shot_order: Literal["random", "first"] = "random"
     """Draw the examples, or take the first ones of the file as they are (MMLU)."""
 
@@ -106,10 +113,22 @@ class Task:
     """Where examples are taken from; None: from the items, which are then no longer asked."""
     files: tuple[Path, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.settings.primary not in (None, *PRIMARY[self.kind]):
+            raise DataError(
+                f"{self.name}: primary is {self.settings.primary!r}; for items of the kind {self.kind!r} it "
+                f"is one of {', '.join(PRIMARY[self.kind])}"
+            )
+
     @property
     def kind(self) -> Kind:
         """That of its items."""
         return self.items[0].kind
+
+    @property
+    def primary(self) -> str:
+        """The metric that stands for it in the mean over tasks."""
+        return self.settings.primary or PRIMARY[self.kind][0]
 
     @property
     def chance(self) -> float:
