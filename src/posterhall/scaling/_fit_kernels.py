@@ -46,8 +46,8 @@ def repeated(decay: Any, repeats: Any, life: Any) -> Any:
         rate = 1.0 / star
         rate_slope = -1.0 / (star * star)
     x = repeats * rate
-    kept = np.exp(-x)
     lost = -np.expm1(-x)  # R/R* may be 1e-8
+    kept = 1.0 - lost
     if x < 1e-4 and decay == EXPONENTIAL:
         slope = x * x / 2.0 - x * x * x / 3.0  # lost + star repeats rate_slope kept cancels here
     elif x < 1e-4:

@@ -23,7 +23,7 @@ _LARGEST = 1 << 26
 
 
 def to_json(fit: Fit) -> dict[str, Any]:
-    """A fit as one JSON object; infinite lives are the string "inf", open ends of intervals null."""
+    """A fit as one JSON object; null is a life that never ends, or the open end of an interval."""
     draws = fit.draws[:: max(1, -(-len(fit.draws) // _MOST_DRAWS))]
     held = fit.held_out
     return {
@@ -101,10 +101,12 @@ def read_law(path: Path) -> Law:
             values=MappingProxyType({s.name: values[s.name] for s in kind.symbols}),
             free=tuple(data["fitted"]),
             objective=float(data["objective"]),
-            r2=_float(data["r2"]),
+            r2=_float(data["r2"], math.nan),
             n=int(data["runs"]),
             minima=tuple(
-                Minimum(MappingProxyType(_read(m["params"])), float(m["objective"]), _float(m["r2"]))
+                Minimum(
+                    MappingProxyType(_read(m["params"])), float(m["objective"]), _float(m["r2"], math.nan)
+                )
                 for m in data["minima"]
             ),
             intervals=_intervals(data["interval"], values, int(data["runs"])),
@@ -154,11 +156,11 @@ def interval_json(interval: Interval) -> dict[str, Any]:
     return {"low": ends[0], "high": ends[1], "level": interval.level, "method": interval.method}
 
 
-def _number(x: float) -> float | str:
-    return x if math.isfinite(x) else "inf"
+def _number(x: float) -> float | None:
+    return x if math.isfinite(x) else None
 
 
-def _finite(values: Mapping[str, float]) -> dict[str, float | str]:
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: _number(x) for name, x in values.items()}
 
 
@@ -167,4 +169,4 @@ def _float(x: Any, missing: float = math.inf) -> float:
 
 
 def _read(values: Mapping[str, Any]) -> dict[str, float]:
-    return {str(name): float(x) for name, x in values.items()}
+    return {str(name): _float(x) for name, x in values.items()}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _SAME = 1e-3
 """Difference of coordinates (mostly logarithms) below which two minima are one."""
 _FEW = 4
+_PER_CONSTANT = 3
 _ABSENT = 1e-6
 """Share of the loss below which a term is not there."""
 
@@ -283,6 +284,10 @@ def _flags(
         sizes = np.unique(column).size
         if sizes < _FEW:
             flags.append(f"only {sizes} different {what}: their exponent rests on little")
+    if len(runs) < _PER_CONSTANT * len(posed.names):
+        flags.append(
+            f"{len(runs)} runs for {len(posed.names)} constants: intervals are rough, more runs help"
+        )
     for name in ("alpha", "beta"):
         if name in posed.names and best[name] <= 0:
             size = "larger models are" if name == "alpha" else "more tokens are"

@@ -23,7 +23,7 @@ from posterhall.stats import Interval
 if TYPE_CHECKING:
     from posterhall.scaling.laws import Law
 
-_LIVES = np.geomspace(0.1, 1e4, 61)
+_LIVES = np.geomspace(0.1, 1e4, 41)
 _WARM = 3
 """Minima of the whole table from which a resample is fitted."""
 
@@ -113,7 +113,7 @@ def profile(posed: Problem, points: Sequence[Array], name: str, weights: Array) 
     """The best objective with one life held at each of many values, infinity last.
 
     Returns:
-        values (61 from 0.1 to 10,000, or 13 where a descent takes long; the minima's own; then infinity)
+        values (41 from 0.1 to 10,000, or 9 where a descent takes long; the minima's own; then infinity)
         and objectives.
     """
     own = [posed.values(p)[name] for p in points]
@@ -124,7 +124,7 @@ def profile(posed: Problem, points: Sequence[Array], name: str, weights: Array) 
     for order in (range(grid.size), range(grid.size - 1, -1, -1)):  # up and down: no valley is missed
         last = points[0]
         for i in order:
-            starts = [last, *points[:_WARM]] if posed.quick else [last]
+            starts = [last, *points[:2]] if posed.quick else [last]
             for start in starts:
                 held = posed.point({**posed.values(start), name: float(grid[i])})
                 value, point = posed.descend(held, weights, (name,))

@@ -124,6 +124,8 @@ class Compiled:
                 found[name] = math.exp(raw) if self._LOGS[i] else raw
                 if name in LIVES and found[name] > ENDLESS:
                     found[name] = math.inf
+        if found["E"] < 1e-15:
+            found["E"] = 0.0
         return {name: found[name] for name in self._all}
 
     def point(self, values: Mapping[str, float]) -> Array:
