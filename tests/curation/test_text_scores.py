@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posterhall.curation.scores import NAMES, compute, scorer
@@ -72,6 +72,7 @@ def expected(text):
     return found
 
 
+@settings(max_examples=50)
 @given(st.lists(texts, min_size=1, max_size=5))
 def test_scores_are_what_their_descriptions_say(given_texts):
     found = compute(list(NAMES), pa.array(given_texts))
