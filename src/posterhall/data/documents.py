@@ -328,9 +328,7 @@ def _whole(path: Path, limit: int) -> Iterator[tuple[int, bytes]]:
         parts.append(block)
         held += len(block)
         if held > limit:
-            raise _too_large(
-                str(path), limit, "; is it many documents? Then say how to cut it (--split line or blank)"
-            )
+            raise _too_large(str(path), limit, "; is it many? Then cut it by split 'line' or 'blank'")
     yield 1, b"".join(parts)
 
 

@@ -270,6 +270,7 @@ def _documents(job: _Job, texts: Sequence[Path], label: str) -> Iterator[Documen
         text_field=settings.text_field,
         split=settings.split,
         encoding_errors=settings.encoding_errors,
+        max_document_bytes=settings.max_document_bytes,
     )
     characters = 0
     with Progress(None, label=label, unit="characters", quiet=job.quiet) as progress:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from posterhall.config import to_dict
-from posterhall.data.documents import Split
+from posterhall.data.documents import MAX_DOCUMENT_BYTES, Split
 from posterhall.data.packing import Packing
 from posterhall.data.sources import EncodingErrors
 from posterhall.data.tokenizer import ByteTokenizer
@@ -61,12 +61,14 @@ class LmSettings(TrainSettings):
     """A document of plain text: the whole file, each line, or what stands between blank lines."""
     encoding_errors: EncodingErrors = "strict"
     """Bytes that are not UTF-8: strict, replace or ignore."""
+    max_document_bytes: int = MAX_DOCUMENT_BYTES
+    """Largest document, >= 1; one at a time is held in memory."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.eval_fraction < 1:
             raise DataError(f"eval_fraction is {self.eval_fraction}; it must be at least 0 and below 1")
-        for name in ("context", "eval_tokens"):
+        for name in ("context", "eval_tokens", "max_document_bytes"):
             if getattr(self, name) < 1:
                 raise DataError(f"{name} is {getattr(self, name)}; it must be at least 1")
         bpe_size(self.tokenizer)

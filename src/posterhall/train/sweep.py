@@ -257,7 +257,7 @@ def _result(planned: Planned, out: Path) -> dict[str, Any]:
     done = manifest.get("status") == "done"
     return {
         "run": str(directory),
-        "settings": dict(planned.varying),
+        "settings": {name: getattr(planned.settings, name) for name in planned.varying},
         "status": "done" if done else "failed",
         "facts": manifest.get("facts") if done else None,
         "log": str(out / "logs" / f"{planned.name}.txt"),
