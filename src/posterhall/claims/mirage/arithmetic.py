@@ -24,7 +24,7 @@ _ARMS = ("exact match", "edit distance and likelihood")
 
 
 _MULTIPLICATION = {
-    "smoke": Budget(widths=4, steps=200, tested=2000, shots=2, seconds=6.0),
+    "smoke": Budget(widths=4, steps=150, tested=2000, shots=2, seconds=6.0),
     "laptop": Budget(widths=8, steps=600, tested=2000, shots=2, seconds=60.0),
     "full": Budget(widths=12, steps=50_000, tested=4000, shots=2, seeds=10, seconds=100_000.0),
 }
@@ -198,8 +198,8 @@ class MoreItemsShowEveryModel(Claim):
     control_arms = ("20000 items, answers dealt out anew",)
     deviates = f"{_TRAINED}; widths 4 to 16"
     scales = {
-        "smoke": Budget(widths=3, steps=150, seconds=4.0),
-        "laptop": Budget(widths=4, steps=300, seconds=12.0),
+        "smoke": Budget(widths=3, steps=250, seconds=5.0),
+        "laptop": Budget(widths=4, steps=600, seconds=18.0),
         "full": Budget(widths=4, steps=3000, seeds=20, seconds=100.0),
     }
 

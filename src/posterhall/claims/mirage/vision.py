@@ -36,9 +36,11 @@ class ReconstructionBelowAThreshold(Claim):
         "the paper gives neither widths nor its threshold c"
     )
     scales = {
-        "smoke": Budget(widest=64, steps=250, images=2000, seconds=4.0),
-        "laptop": Budget(widest=64, steps=2000, images=5000, seconds=25.0),
-        "full": Budget(widest=1024, steps=50_000, images=50_000, seeds=10, seconds=20_000.0),
+        "smoke": Budget(widest=64, widths_an_octave=1, steps=250, images=2000, seconds=4.0),
+        "laptop": Budget(widest=64, widths_an_octave=2, steps=1000, images=5000, seconds=25.0),
+        "full": Budget(
+            widest=1024, widths_an_octave=2, steps=50_000, images=50_000, seeds=10, seconds=20_000.0
+        ),
     }
     params = {"cifar": None}
 
@@ -52,7 +54,10 @@ class ReconstructionBelowAThreshold(Claim):
             if folder is None
             else _images.cifar100(str(folder), seed, budget.images, budget.images // 5)
         )
-        widths = 2 ** np.arange(int(np.log2(budget.widest)) + 1)
+        octaves = (
+            np.arange(int(np.log2(budget.widest)) * budget.widths_an_octave + 1) / budget.widths_an_octave
+        )
+        widths = np.unique(np.round(2**octaves).astype(int))
         wanted = 0.2 * images.spread
         mean = images.train.mean(axis=0)
         errors: list[float] = []
@@ -138,17 +143,19 @@ class AllOfKRight(Claim):
 @claim(id="whole-sequences-right", paper="mirage", where="§5, Fig. 9; App. B")
 class WholeSequencesRight(Claim):
     """Asking that a transformer name all five images of a sequence right makes it begin to improve later, by
-    more than a tenth of the range of log size, than asking for the first.
+    more than a tenth of the range of log size, than crediting it for each.
 
     Sequences of images and their labels; each image is named after those before it and their labels.
-    Improvement has begun at a tenth of the way from worst to best.
+    Improvement has begun at a tenth of the way from worst to best. Five of five is held against the share
+    of the five: against the first image alone, as first designed, one seed that is not run showed that the
+    later images of a sequence are harder for the smallest models, which is another matter.
     """
 
-    kind = Paired(metric="onset", arms=("5 of 5", "1 of 1"), margin=0.1)
+    kind = Paired(metric="onset", arms=("5 of 5", "share of 5"), margin=0.1)
     paper_value = "no number given (Fig. 9)"
-    refuted_by = "five of five begins to rise no later than one of one"
-    negative_control = "partial credit, the share of the five that is right, must not start later"
-    control_arms = ("share of 5", "1 of 1")
+    refuted_by = "five of five begins to rise no later than the share of the five"
+    negative_control = "a single image, the first, must not start later than the share of the five"
+    control_arms = ("1 of 1", "share of 5")
     deviates = f"{_DIGITS} and transformers of 2 to 32 dimensions, against Omniglot's characters"
     scales = {
         "smoke": Budget(steps=60, layers=1, networks=6, tested=2000, seconds=4.0),
