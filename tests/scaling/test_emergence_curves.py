@@ -137,3 +137,8 @@ def test_series_that_cannot_be_compared_are_refused(x, y, options, match):
 def test_foretelling_needs_four_smaller_scales():
     with pytest.raises(DataError, match="four smaller"):
         predict_largest([1, 2, 3, 4], [1, 2, 3, 4])
+
+
+def test_a_constant_curve_foretells_itself():  # exact match 0 at every size
+    found = predict_largest([1e6, 1e7, 1e8, 1e9, 1e10, 1e11], np.zeros(6))
+    assert (found.predicted, found.low, found.high, found.surprise) == (0.0, 0.0, 0.0, "none")

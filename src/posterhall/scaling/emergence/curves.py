@@ -374,7 +374,8 @@ def predict_largest(
     able = _able(smooth, n - left_out) or smooth[:1]
     tiny = 1e-9 * float(np.ptp(curve.y)) + 1e-300
     held = np.array([max(float(_held_out(model, curve, curve.y[None], left_out)[0]), tiny) for model in able])
-    weights = held**-2 / (held**-2).sum()
+    weights = (held.min() / held) ** 2  # relative first: the square of a tiny error underflows
+    weights /= weights.sum()
     generator = seeds.generator(seed, "emergence", "predict")
     draws = []
     for model, weight in zip(able, weights, strict=True):
