@@ -38,6 +38,34 @@ SETTINGS = {
         "Distributed training",
         "Settings of `Downpour` and `train_distributed` in `posterhall.embeddings.parameter_server`.",
     ),
+    "posterhall.train.lm_settings:LmSettings": (
+        "Training a language model",
+        "Settings of `posterhall train lm`. `posterhall.train.TrainSettings` has those of the loop alone.",
+    ),
+    "posterhall.models.config:DecoderConfig": (
+        "The decoder",
+        "The shape of `posterhall.models.Decoder`; `posterhall train lm` makes it from its own settings.",
+    ),
+    "posterhall.scaling.settings:FitSettings": (
+        "Fits of scaling laws",
+        "Settings of `posterhall scale fit` and of `fit` in `posterhall.scaling`.",
+    ),
+    "posterhall.evals.jobs:EvalSettings": (
+        "Evaluation on tasks",
+        "Settings of `posterhall eval tasks`.",
+    ),
+    "posterhall.evals.tasks:TaskSettings": (
+        "A task",
+        "What NAME.yaml beside a task's NAME.jsonl may say, for `posterhall eval tasks`.",
+    ),
+    "posterhall.curation.dedup.minhash:MinHash": (
+        "Near duplicates",
+        "Settings of `posterhall data dedup --method minhash`.",
+    ),
+    "posterhall.curation.dedup.substring:Substring": (
+        "Shared passages",
+        "Settings of `posterhall data dedup --method substring`.",
+    ),
 }
 """Place of each settings class, with the heading and the words above its table."""
 
@@ -46,12 +74,32 @@ ROOMS = (
     "posterhall.embeddings.parameter_server",
     "posterhall.data.corpus",
     "posterhall.data.phrases",
+    "posterhall.data.documents",
+    "posterhall.data.packing",
+    "posterhall.data.tokenizer",
+    "posterhall.models",
+    "posterhall.objectives.lm",
+    "posterhall.train",
+    "posterhall.lm",
+    "posterhall.metrics.probability",
+    "posterhall.metrics.text",
+    "posterhall.metrics.emergence",
+    "posterhall.evals.tasks",
+    "posterhall.evals.jobs",
+    "posterhall.curation.pool",
+    "posterhall.curation.filters",
+    "posterhall.curation.filtering",
+    "posterhall.curation.ngram",
+    "posterhall.curation.dedup",
+    "posterhall.curation.mixing",
+    "posterhall.scaling",
+    "posterhall.scaling.emergence",
     "posterhall.claims",
     "posterhall.stats",
     "posterhall.runs",
     "posterhall.report",
 )
-"""Modules whose `__all__` is the public Python interface."""
+"""Modules that are the public Python interface."""
 
 
 # -- commands ---------------------------------------------------------------------------------------
@@ -310,7 +358,7 @@ def python_page() -> str:
         module = importlib.import_module(room)
         lines += ["", f"## {room}", "", _first(module), ""]
         rows = []
-        for name in sorted(module.__all__, key=str.lower):
+        for name in sorted(_public(module), key=str.lower):
             value = getattr(module, name)
             # An alias of a type, or a value, has no documentation of its own.
             own = inspect.isclass(value) or inspect.isroutine(value)
@@ -319,6 +367,19 @@ def python_page() -> str:
             rows.append((f"`{name}`", _first(value) if own else _KINDS.get(kind, "a type")))
         lines += _table(("name", "what it is"), rows)
     return "\n".join(lines) + "\n"
+
+
+def _public(module: types.ModuleType) -> list[str]:
+    """What a module offers: its `__all__`, or else the classes and functions that it defines."""
+    if hasattr(module, "__all__"):
+        return list(module.__all__)
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and getattr(value, "__module__", None) == module.__name__
+        and callable(value)
+    ]
 
 
 _KINDS = {"dict": "a mapping", "frozenset": "a set", "tuple": "a tuple", "str": "a text", "int": "a number"}

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from posterhall.curation import scores as scoring
 from posterhall.curation.filters import Filter, Fitted, Reason, keep
-from posterhall.curation.ngram import KenLM, NGramModel, Unit, open_model
+from posterhall.curation.ngram import KenLM, NGramModel, open_model
 from posterhall.curation.pool import TEXT, Pool, Written, write, write_kept
 from posterhall.curation.shards import map_shards
 from posterhall.errors import DataError, UsageError, did_you_mean
@@ -95,7 +95,7 @@ def score_pool(
     names: Collection[str],
     *,
     model: Path | str | NGramModel | KenLM | None = None,
-    unit: Unit | None = None,
+    unit: str | None = None,
     directory: Path | None = None,
     workers: int = 1,
     ray: str | None = None,
@@ -107,7 +107,7 @@ def score_pool(
         pool: the items.
         names: of `posterhall.curation.scores.NAMES`, or "perplexity".
         model: language model for the perplexity, or its file; a file if there is a directory.
-        unit: how to cut text where the file does not say, see `NGramModel.load`.
+        unit: how to cut text where the file does not say, and where a tokeniser is; see `NGramModel.load`.
         directory: compute file by file and keep the results there, so that a killed computation goes on.
         workers, ray: see `map_shards`; they need a directory.
         observe: called with the files finished if there is a directory, otherwise with the rows.
@@ -210,7 +210,7 @@ def filter_pool(
     keep: Sequence[Filter] = (),
     scores: Sequence[str] = (),
     model: Path | str | NGramModel | KenLM | None = None,
-    unit: Unit | None = None,
+    unit: str | None = None,
     dropped: Path | str | None = None,
     directory: Path | None = None,
     workers: int = 1,

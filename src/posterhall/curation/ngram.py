@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,8 @@ from posterhall.curation._kneser_ney import Trie, estimate
 from posterhall.curation._vocabulary import Words, pruned
 from posterhall.errors import DataError, UsageError
 
-Unit = Literal["words", "whitespace"]
+_UNITS = ("words", "whitespace")
+_PIECES = "pieces:"
 Texts = Iterable[str] | Iterable[Any]
 """Texts: strings, or Arrow arrays of strings."""
 
@@ -45,16 +46,19 @@ class NGramModel:
         words: the vocabulary.
         unit: how text is cut. "words": runs of letters in lower case, runs of digits as the word 0, every
             other character by itself, and so the letters of scripts without spaces (Chinese, Japanese,
-            Thai and the like). "whitespace": as it stands between white space. In both, a line that
-            is not blank is a sentence.
+            Thai and the like). "whitespace": as it stands between white space. "pieces:byte" and
+            "pieces:PATH": tokens of a tokeniser (see `posterhall.data.tokenizer.load`), by their numbers.
+            In all of them, a line that is not blank is a sentence.
+        tokenizer: the tokeniser of pieces, otherwise None.
     """
 
     trie: Trie
     words: Words = field(repr=False)
-    unit: Unit = "words"
+    unit: str = "words"
+    tokenizer: Any = field(default=None, repr=False)
 
     @classmethod
-    def train(cls, texts: Texts, *, order: int = 5, min_count: int = 1, unit: Unit = "words") -> NGramModel:
+    def train(cls, texts: Texts, *, order: int = 5, min_count: int = 1, unit: str = "words") -> NGramModel:
         """Learn from texts.
 
         Args:
@@ -73,14 +77,14 @@ class NGramModel:
             raise UsageError(f"order is {order}; allowed are 1 to {kernels.LONGEST_ORDER}")
         if min_count < 1:
             raise UsageError(f"min_count is {min_count}; it must be at least 1")
-        _check_unit(unit)
+        tokenizer = _tokenizer_of(unit)
         words = Words()
-        parts = [words.cut(each, unit, grow=True)[0] for each in _arrays(texts)]
+        parts = [_cut(words, each, unit, tokenizer, grow=True)[0] for each in _arrays(texts)]
         ids = np.concatenate(parts) if parts else np.zeros(0, np.int32)
         if ids.size == 0:
             raise DataError("the texts to learn from hold no word")
         words, ids = pruned(words, ids, min_count)
-        return cls(estimate(ids, words.count, order), words, unit)
+        return cls(estimate(ids, words.count, order), words, unit, tokenizer)
 
     @property
     def order(self) -> int:
@@ -94,7 +98,7 @@ class NGramModel:
         """
         sums, counts = [np.zeros(0)], [np.zeros(0, np.int64)]
         for each in _arrays(texts):
-            ids, ends = self.words.cut(each, self.unit, grow=False)
+            ids, ends = _cut(self.words, each, self.unit, self.tokenizer, grow=False)
             total, many = np.empty(len(ends)), np.empty(len(ends), np.int64)
             kernels.add_up(self._log_probabilities(ids), ends, total, many)
             sums.append(total)
@@ -112,7 +116,8 @@ class NGramModel:
 
     def log_probabilities(self, text: str) -> NDArray[np.float64]:
         """Natural log-probability of each word of a text, ends of sentences included."""
-        return self._log_probabilities(self.words.cut(pa.array([text]), self.unit, grow=False)[0])
+        cut = _cut(self.words, pa.array([text]), self.unit, self.tokenizer, grow=False)
+        return self._log_probabilities(cut[0])
 
     def save(self, path: Path | str) -> None:
         """Write the model as .npz (arrays only, no code), or as .arpa for other programs.
@@ -120,28 +125,34 @@ class NGramModel:
         Raises:
             UsageError: for another ending.
         """
-        files.save(Path(path), self.trie, self.words.bytes(), self.unit)
+        unit = self.unit if self.tokenizer is None else _PIECES + self.tokenizer.digest
+        files.save(Path(path), self.trie, self.words.bytes(), unit)
 
     @classmethod
-    def load(cls, path: Path | str, *, unit: Unit | None = None) -> NGramModel:
+    def load(cls, path: Path | str, *, unit: str | None = None) -> NGramModel:
         """Read a model that was saved, or any ARPA file (.arpa, .arpa.gz).
 
         Args:
             path: the file.
-            unit: how to cut text for an ARPA file, which does not say; by default at white space.
+            unit: how to cut text for an ARPA file, which does not say; by default at white space. For a
+                model of pieces, where their tokeniser is: the file holds only its digest.
 
         Raises:
             DataError: for what is no such file.
         """
-        if unit is not None:
-            _check_unit(unit)
+        tokenizer = None if unit is None else _tokenizer_of(unit)
         trie, words, stored = files.load(Path(path))
-        known = stored or unit or "whitespace"
-        if unit is not None and unit != known:
-            raise DataError(f"{path}: was trained on the unit '{known}'; leave out '{unit}'")
-        if known not in get_args(Unit):
-            raise DataError(f"{path}: the unit '{known}' is unknown; written by a later version?")
-        return cls(trie, Words(words), known)  # type: ignore[arg-type]
+        if stored is not None and stored.startswith(_PIECES):
+            if tokenizer is None or tokenizer.digest != stored.removeprefix(_PIECES):
+                raise DataError(
+                    f"{path}: was trained on the pieces of {'a' if tokenizer is None else 'another'} tokeniser; "
+                    "give the unit 'pieces:PATH' with the path of that one"
+                )
+        elif stored is not None and stored not in _UNITS:
+            raise DataError(f"{path}: the unit '{stored}' is unknown; written by a later version?")
+        elif stored is not None and unit not in (None, stored):
+            raise DataError(f"{path}: was trained on the unit '{stored}'; leave out '{unit}'")
+        return cls(trie, Words(words), unit or stored or "whitespace", tokenizer)
 
     def _log_probabilities(self, ids: NDArray[np.int32]) -> NDArray[np.float64]:
         out = np.empty(len(ids))
@@ -188,7 +199,7 @@ class KenLM:
         return _perplexity(*self.score(texts), min_words)
 
 
-def open_model(path: Path | str, *, unit: Unit | None = None) -> NGramModel | KenLM:
+def open_model(path: Path | str, *, unit: str | None = None) -> NGramModel | KenLM:
     """Open a model by its ending: .npz and .arpa here, anything else with KenLM.
 
     Args:
@@ -228,6 +239,24 @@ def _arrays(texts: Texts) -> Iterator[Any]:
         yield pa.array(held, pa.large_string())
 
 
-def _check_unit(unit: str) -> None:
-    if unit not in get_args(Unit):
-        raise UsageError(f"unit is {unit!r}; allowed are {' and '.join(get_args(Unit))}")
+def _tokenizer_of(unit: str) -> Any:
+    """The tokeniser that a unit names, or None if it names none."""
+    if unit in _UNITS:
+        return None
+    if not unit.startswith(_PIECES) or unit == _PIECES:
+        raise UsageError(f"unit is {unit!r}; allowed are words, whitespace, pieces:byte and pieces:PATH")
+    from posterhall.data import tokenizer
+
+    return tokenizer.load(unit.removeprefix(_PIECES))
+
+
+def _cut(
+    words: Words, texts: Any, unit: str, tokenizer: Any, *, grow: bool
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Numbers of the words or pieces of texts, and where each text ends."""
+    if tokenizer is None:
+        return words.cut(texts, unit, grow=grow)
+    lines = [[line for line in text.split("\n") if line.strip()] for text in texts.to_pylist()]
+    encoded = iter(tokenizer.encode_batch([line for each in lines for line in each]))
+    numbers = ["\n".join(" ".join(map(str, next(encoded).tolist())) for _ in each) for each in lines]
+    return words.cut(pa.array(numbers, pa.large_string()), "whitespace", grow=grow)

@@ -1,15 +1,21 @@
 """The decoder's elementwise steps with gradients of their own: fewer passes over memory than autograd makes.
 
 On a CPU these steps are bound by memory, and once the matrix products are fast they are most of the rest.
-Each is plain torch; float32 and float64 on a CPU take it, everything else takes torch's own operators
-(which are fused on accelerators).
+Float32 takes numba's kernels, which need one pass; with many threads, or float64, a few passes of torch;
+everything else torch's own operators (which are fused on accelerators).
 """
 
 from __future__ import annotations
 
 from typing import Any, cast
 
+import numpy as np
+
 from posterhall.extras import functional, torch
+from posterhall.models import _kernels
+
+_FEW_THREADS = 4
+"""Up to so many threads, one pass by a single one costs less than torch's several by all."""
 
 
 def rms_norm(x: torch.Tensor, gain: torch.Tensor, eps: float) -> torch.Tensor:
@@ -63,25 +69,56 @@ def _is_plain(*tensors: torch.Tensor) -> bool:
     )
 
 
+def _is_fused(*tensors: torch.Tensor) -> bool:
+    """Whether numba's single pass on one thread is taken: float32, and few threads to do better."""
+    return all(each.dtype == torch.float32 for each in tensors) and torch.get_num_threads() <= _FEW_THREADS
+
+
+def _array(tensor: torch.Tensor, *shape: int) -> Any:
+    """A tensor's memory as an array, copied first if it is not contiguous."""
+    return tensor.detach().contiguous().view(shape).numpy()
+
+
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, gain: torch.Tensor, eps: float) -> torch.Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        dim = x.shape[-1]
+        if _is_fused(x, gain):
+            result = torch.empty_like(x, memory_format=torch.contiguous_format)
+            inverse = x.new_empty((*x.shape[:-1], 1))
+            _kernels.rms_norm(
+                _array(x, -1, dim),
+                _array(gain, dim),
+                np.float32(eps),
+                _array(result, -1, dim),
+                _array(inverse, -1),
+            )
+        else:
+            norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+            inverse = norm.square_().div_(dim).add_(eps).rsqrt_()
+            result = (x * inverse).mul_(gain)
         ctx.save_for_backward(x, gain, inverse)
-        scaled: torch.Tensor = (x * inverse).mul_(gain)
-        return scaled
+        return result
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
         (grad,) = grads
         x, gain, inverse = ctx.saved_tensors
+        dim = x.shape[-1]
+        if _is_fused(x, gain, grad):
+            grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+            grad_gain = torch.zeros_like(gain)
+            _kernels.rms_norm_backward(
+                _array(x, -1, dim), _array(gain, dim), _array(inverse, -1),
+                _array(grad, -1, dim), _array(grad_x, -1, dim), _array(grad_gain, dim),
+            )  # fmt: skip
+            return grad_x, grad_gain, None
         # dx = r g dy - x r^3 <g dy, x> / D and dg = sum of r x dy share the product x dy: two
         # matrix-vector products of it instead of two more elementwise passes.
-        both = (grad * x).view(-1, x.shape[-1])
+        both = (grad * x).view(-1, dim)
         along = (both @ gain).view_as(inverse)
         grad_gain = inverse.view(-1) @ both
-        coefficient = along.mul_(inverse.pow(3)).div_(-x.shape[-1])
+        coefficient = along.mul_(inverse.pow(3)).div_(-dim)
         grad_x = torch.mul(grad, gain, out=both.view_as(x)).mul_(inverse).addcmul_(x, coefficient)
         return grad_x, grad_gain, None
 
@@ -91,14 +128,26 @@ class _SwiGLU(torch.autograd.Function):
     def forward(ctx: Any, gate_up: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(gate_up)
         gate, up = gate_up.chunk(2, dim=-1)
-        return functional.silu(gate).mul_(up)
+        if not _is_fused(gate_up):
+            return functional.silu(gate).mul_(up)
+        result = gate_up.new_empty(gate.shape)
+        width = gate.shape[-1]
+        _kernels.swiglu(_array(gate_up, -1, 2 * width), _array(result, -1, width))
+        return result
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
         (grad,) = grads
         (gate_up,) = ctx.saved_tensors
+        result = torch.empty_like(gate_up, memory_format=torch.contiguous_format)
+        width = grad.shape[-1]
+        if _is_fused(gate_up, grad):
+            both = 2 * width
+            _kernels.swiglu_backward(
+                _array(gate_up, -1, both), _array(grad, -1, width), _array(result, -1, both)
+            )
+            return result
         gate, up = gate_up.chunk(2, dim=-1)
-        result = torch.empty_like(gate_up)
         grad_gate, grad_up = result.chunk(2, dim=-1)
         buffer = functional.silu(gate)
         torch.mul(grad, buffer, out=grad_up)
@@ -114,19 +163,29 @@ class _Rotate(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         ctx.save_for_backward(cos, sin)
         turning = heads + kv_heads
-        turned = torch.empty_like(qkv[:, :, :turning], memory_format=torch.contiguous_format)
-        first, second = qkv[:, :, :turning].chunk(2, dim=-1)
-        out_first, out_second = turned.chunk(2, dim=-1)
-        torch.mul(first, cos, out=out_first).addcmul_(second, sin, value=-1)
-        torch.mul(second, cos, out=out_second).addcmul_(first, sin)
-        return turned[:, :, :heads], turned[:, :, heads:], qkv[:, :, turning:].clone()
+        turned = _turned(qkv, cos, sin, turning)
+        return turned[:, :, :heads], turned[:, :, heads:turning], turned[:, :, turning:]
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
         cos, sin = ctx.saved_tensors
-        result = torch.cat(grads, dim=2)
-        first, second = result[:, :, : grads[0].shape[2] + grads[1].shape[2]].chunk(2, dim=-1)
-        crossed = first * sin  # turn back, in place: the transpose of a rotation
-        first.mul_(cos).addcmul_(second, sin)
-        second.mul_(cos).sub_(crossed)
-        return result, None, None, None, None
+        turning = grads[0].shape[2] + grads[1].shape[2]
+        # The transpose of a rotation is the rotation back.
+        return _turned(torch.cat(grads, dim=2), cos, -sin, turning), None, None, None, None
+
+
+def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, turning: int) -> torch.Tensor:
+    """x (B, T, N, H) with its first heads turned."""
+    if _is_fused(x, cos):
+        result = torch.empty_like(x, memory_format=torch.contiguous_format)
+        angles = (*cos.shape[:2], cos.shape[3])
+        _kernels.rotate(
+            _array(x, *x.shape), _array(cos, *angles), _array(sin, *angles), turning, _array(result, *x.shape)
+        )
+        return result
+    result = x.clone(memory_format=torch.contiguous_format)
+    first, second = result[:, :, :turning].chunk(2, dim=-1)
+    crossed = first * sin
+    first.mul_(cos).addcmul_(second, sin, value=-1)
+    second.mul_(cos).add_(crossed)
+    return result

@@ -124,9 +124,10 @@ def shared_spans(
     A passage that a document repeats within itself does not count.
 
     With ``search="sampled"`` texts given as a function are gone through twice, a batch at a time, and memory
-    is bounded by ``memory``, apart from 16 bytes a document, 40 a span found, and what one batch takes: the
-    windows of a text are told apart by their least hash, and sorted in as many parts as it takes. (A passage
-    that very many documents share is in one part: it takes about 14 bytes a byte of all its occurrences.)
+    is bounded by ``memory``, apart from 16 bytes a document, 48 a span found, and about eight times the bytes
+    of one batch: the windows of a text are told apart by their least hash, and sorted in as many parts as it
+    takes. (A passage that very many documents share is in one part, which takes 14 bytes for each byte of
+    its occurrences.)
 
     Args:
         texts: a list, an Arrow array, or a function that returns batches of Arrow arrays.

@@ -1,0 +1,165 @@
+"""One tiny byte-level decoder: trained on a stream, judged by its loss on prose and by a choice of endings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from posterhall.claims.rows import Budget
+from posterhall.seeds import derive, generator
+
+if TYPE_CHECKING:
+    from posterhall.data.tokens import Tokens
+    from posterhall.evals.tasks import Task
+
+_OPTIONS = 4
+_PROMPT, _ENDING = 57, 6
+"""Characters; with the token that begins a text they fit into the shortest context used, 64."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A trained model and how it did."""
+
+    model: Any
+    loss: float
+    """Nats a byte on held-out text."""
+    params: int
+    tokens: int
+    """Trained on."""
+    unique: int
+    """Distinct ones among them."""
+
+
+def train(
+    tokens: Tokens,
+    held_out: Tokens,
+    budget: Budget,
+    seed: int,
+    *,
+    total: int,
+    unique: int | None = None,
+    dim: int | None = None,
+) -> Judged:
+    """Train a decoder from the seed's initial weights, and take its loss on held-out text.
+
+    AdamW, 1 % warm-up, cosine to a tenth (Muennighoff et al. 2023, app. S); no early stopping. Rows are
+    shuffled anew each epoch, and a smaller `unique` is contained in a larger one. On a CUDA device if
+    there is one.
+
+    Args:
+        tokens: the text.
+        held_out: of other files.
+        budget: gives dim, layers, context, batch and lr.
+        seed: of weights, of order and of what is kept.
+        total: tokens to train on.
+        unique: tokens kept of the text; all of it if None.
+        dim: width, instead of the budget's.
+    """
+    from posterhall.data.packing import Packed
+    from posterhall.data.tokenizer import ByteTokenizer
+    from posterhall.extras import torch
+    from posterhall.models import Decoder, DecoderConfig, parameters_count
+    from posterhall.train import TrainSettings, fit, next_token
+
+    width = dim or budget.dim
+    config = DecoderConfig(
+        vocab_size=ByteTokenizer.vocab_size,
+        dim=width,
+        layers=budget.layers,
+        heads=max(1, width // 32),
+        ffn_dim=3 * width,
+        max_length=max(budget.context, _PROMPT + _ENDING + 1),
+        init_std=width**-0.5,
+    )
+    model = Decoder(config, seed=derive(seed, "datablations", "weights", width))
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    data = Packed(
+        tokens, context=budget.context, seed=derive(seed, "datablations", "order"), unique_tokens=unique
+    )
+    fitted = fit(
+        model,
+        data,
+        objective=next_token,
+        settings=TrainSettings(
+            lr=budget.lr, tokens=total, batch=budget.batch, keep="last", log_every=1 << 20, seed=seed
+        ),
+        evaluate=Packed(held_out, context=budget.context, shuffle=False, whole=True),
+    )
+    return Judged(
+        model.eval(),
+        fitted.evaluation["loss"],
+        parameters_count(config).total,
+        fitted.tokens,
+        min(data.unique_tokens, fitted.tokens),
+    )
+
+
+def endings(texts: Sequence[str], items: int, seed: int) -> Task:
+    """Multiple choice: how a passage goes on, among passages of other documents. Chance is 1/4.
+
+    A passage is cut at random, within words too. All options have the same number of characters, so
+    that length decides nothing, and come from the same texts, so that style does not either.
+
+    Args:
+        texts: held-out documents.
+        items: questions.
+        seed: of the draws.
+    """
+    from posterhall.evals.tasks import Item, Task, TaskSettings
+
+    rng = generator(seed, "datablations", "endings")
+    whole = _PROMPT + _ENDING
+    usable = [text for text in texts if len(text) >= whole and text.isascii()]
+    if len(usable) < _OPTIONS:
+        raise _too_few(len(usable), whole)
+
+    def passage(text: str) -> tuple[str, str]:
+        at = int(rng.integers(0, len(text) - whole + 1))
+        return text[at : at + _PROMPT], text[at + _PROMPT : at + whole]
+
+    found: list[Item] = []
+    while len(found) < items:
+        number = len(found)
+        chosen = rng.choice(len(usable), size=_OPTIONS, replace=False).tolist()
+        prompt, right = passage(usable[chosen[0]])
+        options = [right, *(passage(usable[i])[1] for i in chosen[1:])]
+        if len(set(options)) < _OPTIONS:
+            continue  # boilerplate that documents share has no right answer
+        order = rng.permutation(_OPTIONS)
+        found.append(
+            Item(
+                id=str(number),
+                where=f"question {number}",
+                fields={"question": prompt},
+                choices=tuple(options[i] for i in order.tolist()),
+                correct=(int((order == 0).argmax()),),
+                cluster=str(chosen[0]),
+            )
+        )
+    settings = TaskSettings(template="{question}", answer_prefix="")
+    return Task("endings", tuple(found), settings, shots=())
+
+
+def downstream(model: Any, task: Task) -> float:
+    """Accuracy above chance, (x - chance) / (1 - chance): 0 for guessing, 1 for all right."""
+    from posterhall.data.tokenizer import ByteTokenizer
+    from posterhall.evals.items import ask
+    from posterhall.evals.shots import plan
+    from posterhall.lm.local import LocalLM
+    from posterhall.lm.protocol import wait
+
+    asked = plan(task, shots=(0,), seed=0)
+    rows = wait(ask(LocalLM(model, ByteTokenizer()), asked, 0, asked.items))
+    right = sum(row.scores["accuracy"] or 0.0 for row in rows) / len(rows)
+    return (right - task.chance) / (1 - task.chance)
+
+
+def _too_few(count: int, whole: int) -> Exception:
+    from posterhall.errors import DataError
+
+    return DataError(
+        f"{count} held-out documents have {whole} plain characters; {_OPTIONS} are needed for a question. "
+        "Give more text with --set corpus=PATH"
+    )
