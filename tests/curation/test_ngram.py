@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from posterhall.curation.ngram import KenLM, NGramModel, open_model
+from posterhall.data.tokenizer import train_bpe
 from posterhall.errors import DataError, MissingExtra, UsageError
 
 FALLBACK = (0.5, 1.0, 1.5)
@@ -151,6 +152,27 @@ def test_each_line_is_a_sentence_and_blank_ones_are_none():
     assert words.tolist() == [6, 3, 3, 0, 0]
     assert total[0] == pytest.approx(total[1] + total[2])
     assert total[3] == total[4] == 0
+
+
+def test_pieces_are_the_tokens_of_a_tokeniser(tmp_path):
+    texts = ["été 1\n\nab", "ab ab"]
+    model = NGramModel.train(texts, order=3, unit="pieces:byte")
+    total, words = model.score(texts)
+    assert words.tolist() == [len("été 1".encode()) + 1 + 3, 6]
+    spelled = ["\n".join(" ".join(map(str, line.encode())) for line in t.split("\n")) for t in texts]
+    same = NGramModel.train(spelled, order=3, unit="whitespace")
+    np.testing.assert_array_equal(same.score(spelled)[0], total)
+    model.save(tmp_path / "m.npz")
+    again = NGramModel.load(tmp_path / "m.npz", unit="pieces:byte")
+    np.testing.assert_array_equal(again.score(texts)[0], total)
+    with pytest.raises(DataError, match="pieces of a tokeniser"):
+        NGramModel.load(tmp_path / "m.npz")
+    pytest.importorskip("tokenizers")
+    bpe = str(tmp_path / "bpe")
+    train_bpe(["ab ab été"] * 5, 262).save(bpe)
+    with pytest.raises(DataError, match="pieces of another tokeniser"):
+        NGramModel.load(tmp_path / "m.npz", unit=f"pieces:{bpe}")
+    assert NGramModel.train(texts, unit=f"pieces:{bpe}").score(["ab"])[1][0] < 4
 
 
 def test_special_words_in_a_text_are_only_text():
@@ -315,8 +337,9 @@ def test_misuse_is_refused(tmp_path):
     NGramModel.train(["a a"]).save(tmp_path / "m.npz")
     with pytest.raises(DataError, match="trained on the unit 'words'"):
         NGramModel.load(tmp_path / "m.npz", unit="whitespace")
-    with pytest.raises(UsageError, match="unit is 'pieces'"):
-        NGramModel.load(tmp_path / "m.npz", unit="pieces")
+    for unit in ("pieces", "pieces:", "letters"):
+        with pytest.raises(UsageError, match=f"unit is '{unit}'"):
+            NGramModel.load(tmp_path / "m.npz", unit=unit)
 
 
 def test_kenlms_own_files_need_kenlm(tmp_path, monkeypatch):

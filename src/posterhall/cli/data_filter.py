@@ -73,7 +73,8 @@ def filter(
         str | None,
         typer.Option(
             "--perplexity-unit",
-            help="How the model cuts text: words, or whitespace [words; ARPA: whitespace].",
+            metavar="UNIT",
+            help="How the model cuts text: words, whitespace, pieces:byte or pieces:PATH (of a tokeniser).",
         ),
     ] = None,
     order: Annotated[int, typer.Option("--order", help="Longest n-gram of the trained model.")] = 5,

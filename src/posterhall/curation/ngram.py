@@ -144,9 +144,10 @@ class NGramModel:
         trie, words, stored = files.load(Path(path))
         if stored is not None and stored.startswith(_PIECES):
             if tokenizer is None or tokenizer.digest != stored.removeprefix(_PIECES):
+                which = "a" if tokenizer is None else "another"
                 raise DataError(
-                    f"{path}: was trained on the pieces of {'a' if tokenizer is None else 'another'} tokeniser; "
-                    "give the unit 'pieces:PATH' with the path of that one"
+                    f"{path}: was trained on the pieces of {which} tokeniser; give the unit 'pieces:PATH' "
+                    "with the path of that one"
                 )
         elif stored is not None and stored not in _UNITS:
             raise DataError(f"{path}: the unit '{stored}' is unknown; written by a later version?")
