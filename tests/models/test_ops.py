@@ -58,6 +58,57 @@ def test_rotation(heads, kv_heads):
     assert torch.autograd.gradcheck(lambda x: _ops.rotate(x, cos, sin, heads, kv_heads), (qkv,))
 
 
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_float32_in_one_pass_is_float64_in_several(contiguous):
+    def pair(*shape, seed):
+        exact = normal(*shape, seed=seed)
+        single = exact.detach().float()
+        if not contiguous:  # the same values, strided
+            single = single.transpose(0, 1).contiguous().transpose(0, 1)
+        return single.requires_grad_(), exact
+
+    x, gain, both = pair(6, 5, 37, seed=1), pair(37, 1, seed=2), pair(6, 5, 46, seed=3)
+    gain = [each.detach()[:, 0].contiguous().requires_grad_() for each in gain]
+    qkv = pair(2, 5, 7, 6, seed=4)
+    for per_row in (1, 2):
+        angles = turns(per_row, 5, 3)
+        results = []
+        for i, kind in enumerate((torch.float32, torch.float64)):
+            cos, sin = (each.to(kind) for each in angles)
+            made = (
+                _ops.rms_norm(x[i], gain[i], 1e-5),
+                _ops.swiglu(both[i] * 20),  # far into both ends of the sigmoid
+                *_ops.rotate(qkv[i], cos, sin, 3, 2),
+            )
+            upstream = [normal(*each.shape, seed=9 + n).detach().to(kind) for n, each in enumerate(made)]
+            results.append((*made, *torch.autograd.grad(made, (x[i], gain[i], both[i], qkv[i]), upstream)))
+        assert results[0][0].dtype == torch.float32
+        for single, exact in zip(*results, strict=True):
+            torch.testing.assert_close(single.double(), exact, rtol=2e-6, atol=1e-5)
+
+
+def test_what_is_not_a_number_stays_so():
+    bad = torch.tensor([[float("nan"), 1.0, 2.0, 3.0], [float("inf"), -200.0, 1.0, 1.0]])
+    assert _ops.swiglu(bad).isnan().tolist() == [[True, False], [False, False]]
+    assert _ops.swiglu(bad)[1].tolist() == pytest.approx([float("inf"), 0.0], abs=1e-30)
+    assert _ops.rms_norm(bad, torch.ones(4), 1e-5)[0].isnan().all()
+
+
+def test_many_threads_take_the_passes_of_torch(monkeypatch):
+    x, gain = normal(4, 6, dtype=torch.float32), normal(6, seed=1, dtype=torch.float32)
+    qkv, (cos, sin) = normal(1, 3, 6, 4, dtype=torch.float32), (each.float() for each in turns(1, 3, 2))
+
+    def all_of_them():
+        made = (_ops.rms_norm(x, gain, 1e-5), _ops.swiglu(x), *_ops.rotate(qkv, cos, sin, 2, 2))
+        ones = [torch.ones_like(each) for each in made]
+        return (*made, *torch.autograd.grad(made, (x, gain, qkv), ones))
+
+    few = all_of_them()
+    monkeypatch.setattr(_ops, "_FEW_THREADS", 0)
+    for a, b in zip(few, all_of_them(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_other_types_take_torchs_operators_to_the_same_values():
     x, gain = normal(4, 6, dtype=torch.float32), normal(6, seed=1, dtype=torch.float32)
     qkv = normal(1, 3, 6, 4, dtype=torch.float32)

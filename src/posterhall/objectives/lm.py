@@ -18,8 +18,9 @@ from posterhall.objectives import products
 IGNORED = -100
 """The label of a position that counts for nothing (the usual value: torch, transformers)."""
 
-_CPU_LOGITS, _DEVICE_LOGITS = 1 << 23, 1 << 26
-"""Logits in a chunk: 32 MB on a CPU (more is not faster), elsewhere enough to fill the device."""
+_CPU_LOGITS, _DEVICE_LOGITS = 3 << 21, 1 << 26
+"""Logits in a chunk: 25 MB on a CPU, elsewhere enough to fill the device. glibc hands memory from 32 MB on
+back to the system each time, and fresh pages cost more than a larger chunk gains."""
 _FEWEST = 64
 """Tokens in a chunk, at least: each costs one pass over the head's gradient."""
 
