@@ -16,17 +16,16 @@ CLASSES = 10
 
 
 class Autoencoder(nn.Module):
-    """One hidden layer: x to W' relu(W x + b) + b' (Schaeffer et al. 2023, §5)."""
+    """One hidden layer: x to m + W' relu(W x + b) + b', m the mean image (Schaeffer et al. 2023, §5)."""
 
     def __init__(self, pixels: int, width: int, mean: NDArray[np.float32]) -> None:
         super().__init__()
         self.encode, self.decode = nn.Linear(pixels, width), nn.Linear(width, pixels)
-        with torch.no_grad():  # begin at the mean image, so that width alone tells what else is learnt
-            self.decode.bias.copy_(torch.as_tensor(mean))
+        self.register_buffer("mean", torch.as_tensor(mean))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, pixels) to the same."""
-        result: torch.Tensor = self.decode(functional.relu(self.encode(x)))
+        result: torch.Tensor = self.mean + self.decode(functional.relu(self.encode(x)))
         return result
 
 
@@ -87,13 +86,14 @@ def parameters(model: nn.Module) -> int:
 
 
 def begin(model: nn.Module, seed: int) -> None:
-    """Initial weights that follow from the seed alone: He's for matrices, zero for other biases kept."""
-    for name, parameter in model.named_parameters():
-        if parameter.dim() >= 2:
-            draw = torch.Generator().manual_seed(derive(seed, "weights", name))
-            fan = parameter[0].numel()
-            with torch.no_grad():
-                parameter.normal_(0.0, fan**-0.5, generator=draw)
+    """Initial weights that follow from the seed alone: matrices by their inputs, biases zero."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() >= 2:
+                draw = torch.Generator().manual_seed(derive(seed, "weights", name))
+                parameter.normal_(0.0, parameter[0].numel() ** -0.5, generator=draw)
+            elif name.endswith("bias"):
+                parameter.zero_()
 
 
 def train(
