@@ -21,13 +21,6 @@ TINY = ("--dim", 16, "--layers", 1, "--heads", 2, "--context", 16, "--batch", 8,
 ONE = (*TINY, "--threads", 1, "--quiet", "--json")
 
 
-@pytest.fixture(autouse=True)
-def _threads_as_before():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
     """Forty short files in a folder."""
@@ -98,6 +91,12 @@ def test_held_out_loss_and_bits_are_those_of_the_text(text, tmp_path, train):
     assert facts["eval_tokens"] == 21
     assert facts["loss"] == pytest.approx(total / 21, abs=1e-5)
     assert facts["bits_per_byte"] == pytest.approx(total / 20 / 0.6931471805599453, abs=1e-5)
+
+
+def test_threads_are_as_before_afterwards(text, tmp_path, train):
+    before = torch.get_num_threads(), dict(os.environ)
+    train(text, "-o", tmp_path / "run", *ONE, "--steps", 1)
+    assert (torch.get_num_threads(), dict(os.environ)) == before
 
 
 def test_the_table_shows_losses_speed_and_place(text, tmp_path, train):

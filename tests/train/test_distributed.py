@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import socket
@@ -24,8 +25,8 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def together(out, mode, processes, *, dies=False):
-    """Run the script in that many processes; returns weights and what was told."""
+def together(out, mode, *, dies=False):
+    """Run the script in two processes; returns weights and what was told."""
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo"}
     crew = [
         subprocess.Popen(
@@ -33,27 +34,38 @@ def together(out, mode, processes, *, dies=False):
             env={
                 **os.environ,
                 "OMP_NUM_THREADS": "1",
-                **(meeting if processes > 1 else {}),
-                **({"RANK": str(rank), "WORLD_SIZE": str(processes)} if processes > 1 else {}),
+                **meeting,
+                "RANK": str(rank),
+                "WORLD_SIZE": "2",
             },
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(processes)
+        for rank in range(2)
     ]
     said = [process.communicate(timeout=120)[1] for process in crew]
     if dies:
         assert 7 in [process.returncode for process in crew], said
         return None
-    assert [process.returncode for process in crew] == [0] * processes, said
-    from safetensors.torch import load_file
-
-    return load_file(f"{out}.safetensors"), json.loads(Path(f"{out}.json").read_text())
+    assert [process.returncode for process in crew] == [0, 0], said
+    return left(out)
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    return together(tmp_path_factory.mktemp("alone") / "run", "plain", 1)
+    """The script in this process."""
+    specification = importlib.util.spec_from_file_location("together", SCRIPT)
+    script = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(script)
+    out = tmp_path_factory.mktemp("alone") / "run"
+    script.main(out, "plain")
+    return left(out)
+
+
+def left(out):
+    from safetensors.torch import load_file
+
+    return load_file(f"{out}.safetensors"), json.loads(Path(f"{out}.json").read_text())
 
 
 def check_same(one, other, tolerance):
@@ -70,15 +82,15 @@ def check_same(one, other, tolerance):
 
 @pytest.mark.slow
 def test_two_processes_with_sharded_weights_train_as_one(alone, tmp_path):
-    check_same(alone, together(tmp_path / "run", "shard", 2), 1e-5)
+    check_same(alone, together(tmp_path / "run", "shard"), 1e-5)
 
 
 @pytest.mark.slow
 def test_two_killed_processes_go_on_to_the_same_end(alone, tmp_path):
     """Killed while sharded, gone on as replicas: a checkpoint holds whole tensors."""
-    together(tmp_path / "run", "die", 2, dies=True)
+    together(tmp_path / "run", "die", dies=True)
     assert (tmp_path / "run" / "checkpoints" / "state.safetensors").exists()
-    check_same(alone, together(tmp_path / "run", "plain", 2), 1e-5)
+    check_same(alone, together(tmp_path / "run", "plain"), 1e-5)
 
 
 def test_each_row_belongs_to_one_process():

@@ -101,10 +101,6 @@ def lm(
 
     from posterhall import config as settings_room
     from posterhall.devices import cores, limit_threads
-
-    beside_us = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    limit_threads(threads or max(1, cores() // beside_us))  # before torch is loaded
-
     from posterhall.train.lm_settings import LmSettings
 
     settings = settings_room.resolve(
@@ -133,22 +129,24 @@ def lm(
         },
     )
 
-    from posterhall.train.lm import train_lm  # torch, once the settings are known to be sound
+    beside_us = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    with limit_threads(threads or max(1, cores() // beside_us)):
+        from posterhall.train.lm import train_lm  # torch, which takes its number of threads on loading
 
-    result = train_lm(
-        settings,
-        [Path(each) for each in text],
-        out,
-        held_out=[Path(each) for each in held_out or ()],
-        init=init,
-        device=device,
-        cache=cache,
-        checkpoint_seconds=checkpoint_seconds,
-        tensorboard=tensorboard,
-        shard=shard,
-        resume=resume,
-        quiet=quiet,
-    )
+        result = train_lm(
+            settings,
+            [Path(each) for each in text],
+            out,
+            held_out=[Path(each) for each in held_out or ()],
+            init=init,
+            device=device,
+            cache=cache,
+            checkpoint_seconds=checkpoint_seconds,
+            tensorboard=tensorboard,
+            shard=shard,
+            resume=resume,
+            quiet=quiet,
+        )
     if result is None:  # another process tells
         return
     if json:
