@@ -75,6 +75,17 @@ def test_where_loss_rises_with_epochs_a_larger_model_is_better():
     assert limited.params > free.params
 
 
+def test_with_the_penalty_a_large_budget_goes_into_one_pass_of_a_larger_model():
+    values = {"E": 2.0413, "A": 506.3, "B": 21682.0, "alpha": 0.3381, "beta": 0.4686}
+    law = OverfittingPenalty(
+        {**values, "P": 0.0559, "delta": 0.349, "kappa": 0.7065}
+    )  # fitted to the 182 runs
+    small, large = law.allocate(1e22, 25e9), law.allocate(6e22, 25e9)
+    assert 5 < small.epochs < 10
+    assert (large.epochs, large.tokens) == (1, 25e9)
+    assert large.params == pytest.approx(4e11)
+
+
 def test_published_constants_come_with_the_width_of_the_lives():
     found = DataConstrained().allocate(1e22, 25e9)
     low, high = found.interval["epochs"]

@@ -132,14 +132,21 @@ def optimum(
             f"law '{law.name}' with these constants has no optimum: the fewer {what} the better. An exponent "
             "or coefficient is 0 or below; fit it to runs that vary in both sizes"
         )
-    # As an offset: Brent's tolerance is relative to the variable, and a law may have a kink at D = U.
+    # As an offset: Brent's tolerance is relative to the variable.
     found = minimize_scalar(
         lambda x: float(loss(np.array([grid[best] + x]))[0]),
         bounds=(grid[best - 1] - grid[best], grid[best + 1] - grid[best]),
         method="bounded",
         options={"xatol": 1e-10},
     )
-    return float(np.exp(grid[best] + found.x)), float(found.fun)
+    tokens, lowest = float(np.exp(grid[best] + found.x)), float(found.fun)
+    if unique_tokens is not None and abs(math.log(unique_tokens / tokens)) < 1e-6:
+        # A law may have a kink at D = U, which Brent's method comes near to but does not hit.
+        u = np.array([unique_tokens])  # not through its logarithm: a last digit above U would be a repetition
+        at_kink = float(law.formula(values, flops / (6 * u), u, u)[0])
+        if at_kink <= lowest:
+            return unique_tokens, at_kink
+    return tokens, lowest
 
 
 def closed_form(flops: float, *, A: float, B: float, alpha: float, beta: float) -> tuple[float, float]:

@@ -264,8 +264,9 @@ class General:
     """Any law, by its formula: L-BFGS-B with numeric gradients, Huber's delta closing in from above."""
 
     quick = False
-    _STARTS = 16
-    _SOFT = (0.1, 0.02, 0.005)
+    _STARTS = 12
+    _SOFT = 0.03
+    """Huber's delta at first: what squares see is smoother."""
 
     def __init__(self, law: Law, runs: Runs, frozen: Mapping[str, float], delta: float, seed: int) -> None:
         self._law, self._runs, self._delta, self._seed = law, runs, delta, seed
@@ -288,7 +289,7 @@ class General:
 
     def point(self, values: Mapping[str, float]) -> Array:
         """Coordinates of values, kept within the bounds."""
-        raw = [math.log(values[s.name]) if s.log else values[s.name] for s in self._symbols]
+        raw = [math.log(max(values[s.name], 1e-300)) if s.log else values[s.name] for s in self._symbols]
         return np.clip(raw, [low for low, _ in self._bounds], [high for _, high in self._bounds])
 
     def _residuals(self, point: Array) -> Array:
@@ -340,8 +341,7 @@ class General:
             return float(value * scale), gradient * scale
 
         bounds = [self._bounds[i] for i in free]
-        soft = [delta for delta in self._SOFT if delta > self._delta]
-        for delta in (*soft, self._delta):
+        for delta in (max(self._SOFT, self._delta), self._delta):
             moved = minimize(
                 with_gradient, point[free], args=(delta,), jac=True, method="L-BFGS-B", bounds=bounds
             )
@@ -379,7 +379,7 @@ class General:
             likely = plain.values(point)
         if not self._symbols:
             return
-        draws = qmc.Sobol(len(self._symbols), seed=self._seed).random(self._STARTS)
+        draws = qmc.Halton(len(self._symbols), seed=self._seed).random(self._STARTS)
         for i, raw in enumerate(qmc.scale(draws, low, high)):
             point = np.asarray(raw)
             if likely and i % 2 == 0:
