@@ -86,8 +86,8 @@ def planted():
     """Random text, with passages of 30 to 300 characters copied from one document to others."""
     rng = random.Random(0)
     letters = "etaoin shrdlu é中"
-    docs = ["".join(rng.choices(letters, k=rng.randint(50, 3000))) for _ in range(400)]
-    for _ in range(150):
+    docs = ["".join(rng.choices(letters, k=rng.randint(50, 3000))) for _ in range(200)]
+    for _ in range(80):
         source = rng.choice(docs)
         start, size = rng.randrange(len(source)), rng.randint(30, 300)
         passage = source[start : start + size]
@@ -99,7 +99,7 @@ def planted():
 
 def test_both_searches_agree_on_longer_text_and_with_the_truth(planted):
     spans, repeats, none, first = by_brute_force(planted, 100)
-    assert 20 < sum(m >= 0 for m in none) < 300
+    assert 20 < sum(m >= 0 for m in none) < 180
     for how in (
         {"search": "suffix-array", "threads": 1},
         {"search": "sampled", "threads": 2},
@@ -116,7 +116,7 @@ def test_both_searches_agree_on_longer_text_and_with_the_truth(planted):
 def test_the_sampled_search_sorts_only_what_may_be_shared_and_can_spill(planted):
     texts = pa.array(planted)
     found = shared_spans(
-        lambda: (texts[i : i + 50] for i in range(0, 400, 50)), Substring(memory=50_000, threads=1)
+        lambda: (texts[i : i + 50] for i in range(0, 200, 50)), Substring(memory=50_000, threads=1)
     )
     whole = shared_spans(planted, Substring(threads=1))
     assert found.spans.tolist() == whole.spans.tolist()

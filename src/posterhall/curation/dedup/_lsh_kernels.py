@@ -101,16 +101,6 @@ def find(parent: Any, i: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def unite(parent: Any, first: Any, second: Any) -> None:
-    """Join the clusters of each pair; the head of a cluster is its first text."""
-    for pair in range(first.size):
-        a = find(parent, first[pair])
-        b = find(parent, second[pair])
-        if a != b:
-            parent[max(a, b)] = min(a, b)
-
-
-@njit(cache=True, nogil=True)
 def heads(parent: Any) -> None:
     """Let every text point straight to the head of its cluster."""
     for i in range(parent.size):
@@ -125,22 +115,6 @@ def _alike(marks: Any, a: Any, b: Any, least: Any) -> Any:
     for k in range(x.size):
         same += x[k] == y[k]
     return same >= least
-
-
-@njit(cache=True, nogil=True)
-def alike(marks: Any, first: Any, second: Any, least: Any, out: Any) -> None:
-    """Whether each pair has at least ``least`` equal marks."""
-    for pair in range(first.size):
-        out[pair] = _alike(marks, first[pair], second[pair], least)
-
-
-@njit(cache=True, nogil=True)
-def all_heads(parent: Any, texts: Any) -> Any:
-    """`find` of each."""
-    out = np.empty(texts.size, np.int64)
-    for i in range(texts.size):
-        out[i] = find(parent, texts[i])
-    return out
 
 
 @njit(cache=True, nogil=True)
@@ -163,59 +137,86 @@ def alike_at_all(members: Any, starts: Any, marks: Any, least: Any, window: Any,
 
 
 @njit(cache=True, nogil=True)
-def pairs(
-    members: Any,
-    starts: Any,
-    marks: Any,
-    least: Any,
-    window: Any,
-    parent: Any,
-    state: Any,
-    first: Any,
-    second: Any,
-) -> Any:
-    """Pairs within buckets that are alike by their marks and not yet in one cluster.
-
-    Goes on from ``state`` (bucket, place, place before it) until the outputs are full; a text is paired with
-    the ``window`` before it. Returns the number of pairs; the work is done when ``state[0]`` is the number
-    of buckets.
-    """
-    count = 0
-    b, i, j = state[0], state[1], state[2]
-    while b < starts.size - 1:
-        low, high = starts[b], starts[b + 1]
-        while i < high:
-            a = members[i]
-            home = find(parent, a)
-            floor = max(low, i - window)
-            while j >= floor:
-                other = members[j]
-                if find(parent, other) != home and _alike(marks, a, other, least):
-                    if count == first.size:
-                        state[0], state[1], state[2] = b, i, j
-                        return count
-                    first[count] = other
-                    second[count] = a
-                    count += 1
-                j -= 1
-            i += 1
-            j = i - 1
-        b += 1
-        if b < starts.size - 1:
-            i = starts[b] + 1
-            j = starts[b]
-    state[0] = b
-    return count
+def _at_least(sets: Any, starts: Any, first: Any, second: Any, threshold: Any) -> Any:
+    """Jaccard similarity of two sorted sets, or -1 as soon as it cannot reach the threshold."""
+    a, a_end = starts[first], starts[first + 1]
+    b, b_end = starts[second], starts[second + 1]
+    size = (a_end - a) + (b_end - b)
+    # J >= t needs t (|A| + |B|) / (1 + t) in common; one less, since that is rounded.
+    spare = size - 2 * (np.int64(threshold * size / (1 + threshold)) - 1)
+    both = 0
+    while a < a_end and b < b_end:
+        x, y = sets[a], sets[b]
+        if x == y:
+            both += 1
+        else:
+            spare -= 1
+            if spare < 0:
+                return -1.0
+        a += x <= y
+        b += y <= x
+    value = both / (size - both)
+    return value if value >= threshold else -1.0
 
 
 @njit(cache=True, nogil=True)
-def best_edge(first: Any, second: Any, value: Any, match: Any, similarity: Any) -> None:
-    """For each text the most similar one it was found equal to; of equals the first in order."""
-    for pair in range(first.size):
-        for side in range(2):
-            a = first[pair] if side == 0 else second[pair]
-            b = second[pair] if side == 0 else first[pair]
-            v = value[pair]
-            if v > similarity[a] or (v == similarity[a] and (match[a] < 0 or b < match[a])):
-                similarity[a] = v
-                match[a] = b
+def join(
+    members: Any,
+    starts: Any,
+    begin: Any,
+    end: Any,
+    marks: Any,
+    least: Any,
+    window: Any,
+    sets: Any,
+    edges: Any,
+    row: Any,
+    threshold: Any,
+    refused: Any,
+    parent: Any,
+    match: Any,
+    similarity: Any,
+) -> Any:
+    """Compare the texts of buckets ``begin`` to ``end - 1``, and join those that are duplicates.
+
+    A text is compared with the ``window`` before it in its bucket, nearest first, that are alike by their
+    marks and not in its cluster yet: in a bucket of duplicates that is one, for each.
+
+    Args:
+        sets, edges, row: shingles, where each set begins, and the set of each text.
+        refused: (a power of two,) uint64, zeros: pairs that were compared in vain, so that those that meet in
+            many bands are mostly compared once.
+        parent: clusters, see `find`; the head of a cluster is its first text.
+        match, similarity: of each text the most similar one that it was found equal to; of equals the first.
+
+    Returns:
+        pairs compared.
+    """
+    compared = 0
+    n = np.uint64(parent.size)
+    for bucket in range(begin, end):
+        low = starts[bucket]
+        for i in range(low + 1, starts[bucket + 1]):
+            a = members[i]
+            home = find(parent, a)
+            for j in range(i - 1, max(low, i - window) - 1, -1):
+                b = members[j]
+                other = find(parent, b)
+                if other == home or not _alike(marks, a, b, least):
+                    continue
+                pair = np.uint64(a) * n + np.uint64(b)
+                slot = np.int64((pair * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)) & (refused.size - 1)
+                if refused[slot] == pair:
+                    continue
+                compared += 1
+                value = _at_least(sets, edges, row[a], row[b], threshold)
+                if value < 0:
+                    refused[slot] = pair
+                    continue
+                parent[max(home, other)] = min(home, other)
+                home = min(home, other)
+                for x, y in ((a, b), (b, a)):
+                    if value > similarity[x] or (value == similarity[x] and (match[x] < 0 or y < match[x])):
+                        similarity[x] = value
+                        match[x] = y
+    return compared

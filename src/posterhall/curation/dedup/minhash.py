@@ -27,11 +27,12 @@ from posterhall.errors import DataError
 Watch = Callable[[str, int], None]
 """Called with a stage (``sketch``, ``compare``) and the bytes of text done in it."""
 
-WINDOW = 4096
+WINDOW = 1024
 """Texts of one bucket that each is compared with at most, so that a large bucket costs no square of it."""
 
-_PAIRS = 1 << 20  # compared at a time
-_SIGMAS = 4  # a pair whose sketches say so many standard errors below the threshold is not compared
+_BUCKETS = 1 << 10  # gone through at a time
+_REFUSED = 1 << 20  # pairs remembered that were compared in vain
+_SIGMAS = 3.5  # a pair whose sketches say so many standard errors below the threshold is not compared
 _ACCIDENT = 1 / 256  # chance that two unequal slots agree in their low byte
 
 
@@ -182,7 +183,14 @@ class _Finder:
         parent = head.copy()
         match = np.full(n, -1, np.int64)
         similarity = np.zeros(n)
-        compared = self._join(members, starts, marks, least, sets, edges, row, parent, match, similarity)
+        refused = np.zeros(_REFUSED, np.uint64)
+        compared = 0
+        for begin in range(0, starts.size - 1, _BUCKETS):  # in steps, so that an interrupt comes through
+            end = min(begin + _BUCKETS, starts.size - 1)
+            compared += lsh.join(
+                members, starts, begin, end, marks, least, WINDOW, sets, edges, row, self.settings.threshold,
+                refused, parent, match, similarity,
+            )  # fmt: skip
         lsh.heads(parent)
         copies = np.flatnonzero(head != np.arange(n))
         match[copies], similarity[copies] = head[copies], 1.0
@@ -258,7 +266,7 @@ class _Finder:
         return members[places], new_starts
 
     def _least_alike(self) -> int:
-        """Equal marks that a pair at the threshold has, but for one time in 30,000."""
+        """Equal marks that a pair at the threshold has, but for one time in 4,000."""
         t, slots = self.settings.threshold, self.salts.size
         expected = t + (1 - t) * _ACCIDENT
         return int(np.floor(slots * expected - _SIGMAS * np.sqrt(slots * expected * (1 - expected))))
@@ -306,55 +314,6 @@ class _Finder:
         compare = partial(kernels.jaccard, sets, starts, a, b)
         in_threads([partial(compare, lo, hi, value) for lo, hi in ranges], self.threads)
         return value
-
-    def _join(
-        self,
-        members: NDArray[np.int64],
-        starts: NDArray[np.int64],
-        marks: NDArray[np.uint8],
-        least: int,
-        sets: NDArray[np.uint64],
-        edges: NDArray[np.int64],
-        row: NDArray[np.int64],
-        parent: NDArray[np.int64],
-        match: NDArray[np.int64],
-        similarity: NDArray[np.float64],
-    ) -> int:
-        """Compare the pairs of buckets, join those above the threshold; returns how many were compared.
-
-        First each with the first of its bucket and with its neighbour, since most clusters are whole then,
-        and a pair that is in one cluster already need not be compared.
-        """
-        n = np.int64(parent.size)
-        seen = np.empty(0, np.int64)
-        compared = 0
-
-        def take(first: NDArray[np.int64], second: NDArray[np.int64]) -> None:
-            nonlocal seen, compared
-            pairs = np.setdiff1d(np.unique(first * n + second), seen, assume_unique=True)
-            first, second = np.divmod(pairs, n)
-            value = self._compare(first, second, sets, edges, row)
-            compared += pairs.size
-            good = value >= self.settings.threshold
-            lsh.unite(parent, first[good], second[good])
-            lsh.best_edge(first[good], second[good], value[good], match, similarity)
-            seen = np.union1d(seen, pairs[~good])
-
-        head = np.repeat(members[starts[:-1]], np.diff(starts))
-        for before in (head, np.concatenate([members[:1], members[:-1]])):
-            inside = before < members  # ascending within a bucket
-            inside[starts[:-1]] = False
-            a, b = before[inside], members[inside]
-            alike = np.empty(a.size, np.bool_)
-            lsh.alike(marks, a, b, least, alike)
-            apart = alike & (lsh.all_heads(parent, a) != lsh.all_heads(parent, b))
-            take(a[apart], b[apart])
-        state = np.array([0, starts[0] + 1, starts[0]], np.int64)
-        first, second = np.empty(_PAIRS, np.int64), np.empty(_PAIRS, np.int64)
-        while state[0] < starts.size - 1:
-            count = lsh.pairs(members, starts, marks, least, WINDOW, parent, state, first, second)
-            take(first[:count], second[:count])
-        return compared
 
     def _with_kept(
         self,
