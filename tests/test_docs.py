@@ -20,6 +20,7 @@ import importlib.util
 import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -247,6 +248,25 @@ def small_files(tmp_path_factory):
     (folder / "questions.txt").write_text(": capitals\n" + "\n".join(questions) + "\n")
     scored = [f"{a}\t{b}\t{i}" for i, (a, b) in enumerate([*pairs, ("paris", "italy"), ("rome", "spain")])]
     (folder / "pairs.tsv").write_text("\n".join(scored) + "\n")
+
+    texts = [" ".join(rng.choice(words, 20)) for _ in range(40)]
+    documents = [json.dumps({"text": text}) for text in [*texts, texts[0], "short"]]
+    (folder / "pool.jsonl").write_text("\n".join(documents) + "\n")
+    (folder / "more.jsonl").write_text("\n".join(documents[:20]) + "\n")
+    items = [("number", 1), ("colour", 0)]
+    asked = [{"question": f"Which is a {a}?", "choices": ["green", "seven"], "answer": b} for a, b in items]
+    (folder / "which.jsonl").write_text("\n".join(map(json.dumps, asked)) + "\n")
+    scales = np.geomspace(1e8, 3e11, 10)
+    scores = [f"a,{n:.4g},add,exact_match,{np.exp(-3 * (n / 1e8) ** -0.25):.3f},1000" for n in scales]
+    (folder / "scores.csv").write_text("\n".join(["family,scale,task,metric,score,n", *scores]) + "\n")
+    published = ROOT / "src/posterhall/scaling/data/datablations-runs-182.csv"
+    (folder / "runs.csv").write_bytes(published.read_bytes())
+
+    from posterhall.train.lm import train_lm
+    from posterhall.train.lm_settings import LmSettings
+
+    tiny = LmSettings(dim=8, layers=1, heads=2, context=16, batch=4, steps=3)
+    train_lm(tiny, [folder / "pool.jsonl"], folder / "lm", device="cpu")
     return folder
 
 
@@ -254,8 +274,7 @@ def small_files(tmp_path_factory):
 def test_a_json_example_has_the_keys_that_are_printed(
     command, example, small_files, monkeypatch, tmp_path, posterhall
 ):
-    for file in small_files.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(small_files, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     if command.startswith("runs "):
         from posterhall.runs import Run
