@@ -186,8 +186,10 @@ def checkpoints(paths: str, task: Arithmetic, *, items: int, seed: int, shots: i
     Raises:
         DataError: with fewer than three models, or for one whose number of parameters is not known.
     """
+    from posterhall.extras import torch
     from posterhall.lm import Request, connect
 
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     names = [name.strip() for name in paths.split(",") if name.strip()]
     if len(names) < 3:
         raise DataError(f"family={paths}: {len(names)} models; give three or more sizes, with commas between")
@@ -200,7 +202,7 @@ def checkpoints(paths: str, task: Arithmetic, *, items: int, seed: int, shots: i
     lines, right = lines[shots:], right[shots:]
     outputs = []
     for name in names:
-        with connect(name) as lm:
+        with connect(name, device=device) as lm:
             if lm.parameters is None:
                 raise DataError(f"family={name}: its number of parameters is not known; give a local model")
             requests = [

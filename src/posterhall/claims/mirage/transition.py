@@ -13,6 +13,8 @@ from posterhall.seeds import derive, generator
 
 _METRICS = ("accuracy", "likelihood", "Brier score")
 _GENTLE = ("edit distance", "likelihood")
+_NEEDED = 7
+"""Bits that must be seen before anything can be known."""
 
 
 @claim(id="true-transition-under-every-metric", paper="mirage", where="§6 (what the paper does not claim)")
@@ -20,8 +22,8 @@ class TrueTransitionUnderEveryMetric(Claim):
     """Where an ability needs what smaller models cannot see, curves with a break describe it better than
     smooth ones by every metric, likelihood and Brier score included.
 
-    Networks see the last 1 to 14 bits of a random sequence and are to tell the product of the newest one
-    and the one k steps back, k between 5 and 8: without that bit nothing can be known. The measure is
+    Networks see the last 1 to 14 bits of a random sequence and are to tell whether the newest one and the
+    seventh from the end differ: without that bit nothing can be known. The measure is
     AICc of the best smooth curve less that of the best with a break
     (`posterhall.scaling.emergence.compare`), for the metric for which it is least; 10 is a model without
     any support (Burnham & Anderson 2002, §2.6). The control is where the paper's claim is at stake: models
@@ -43,10 +45,8 @@ class TrueTransitionUnderEveryMetric(Claim):
     )
     scales = {
         "smoke": Budget(contexts=12, steps=150, widths=8, family_steps=40, seconds=5.0),
-        "laptop": Budget(contexts=14, steps=500, widths=8, family_steps=300, seconds=40.0),
-        "full": Budget(
-            contexts=14, steps=10_000, widths=12, family_steps=50_000, seeds=10, seconds=100_000.0
-        ),
+        "laptop": Budget(contexts=14, steps=500, widths=8, family_steps=200, seconds=30.0),
+        "full": Budget(contexts=14, steps=10_000, widths=12, family_steps=20_000, seeds=10, seconds=40_000.0),
     }
 
     def run(self, budget: Budget, seed: int) -> Iterator[Row]:
@@ -116,9 +116,8 @@ def _far_bit(context: int, steps: int, seed: int) -> dict[str, float]:
     from posterhall.extras import functional, nn, torch
 
     longest, tested = 16, 2000
-    back = int(generator(seed, "how far back").integers(5, 9))
     bits = generator(seed, "bits").integers(0, 2, size=(64 * steps + tested, longest))
-    wanted = bits[:, 0] ^ bits[:, back - 1]
+    wanted = bits[:, 0] ^ bits[:, _NEEDED - 1]
     signs = (2.0 * bits[:, :context] - 1.0).astype(np.float32)
     model = nn.Sequential(nn.Linear(context, 64), nn.ReLU(), nn.Linear(64, 2))
     arrays = {"x": signs[tested:], "y": wanted[tested:]}

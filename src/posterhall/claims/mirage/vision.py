@@ -113,7 +113,7 @@ class AllOfKRight(Claim):
     )
     scales = {
         "smoke": Budget(steps=100, networks=8, seconds=4.0),
-        "laptop": Budget(steps=500, networks=8, seconds=20.0),
+        "laptop": Budget(steps=400, networks=8, seconds=20.0),
         "full": Budget(steps=5000, networks=8, seeds=20, seconds=300.0),
     }
 
@@ -159,7 +159,7 @@ class WholeSequencesRight(Claim):
     deviates = f"{_DIGITS} and transformers of 2 to 32 dimensions, against Omniglot's characters"
     scales = {
         "smoke": Budget(steps=60, layers=1, networks=6, tested=2000, seconds=4.0),
-        "laptop": Budget(steps=400, layers=1, networks=7, tested=5000, seconds=25.0),
+        "laptop": Budget(steps=250, layers=1, networks=7, tested=5000, seconds=25.0),
         "full": Budget(steps=20_000, layers=4, networks=7, tested=100_000, seeds=10, seconds=4000.0),
     }
 
