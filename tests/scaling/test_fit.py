@@ -81,7 +81,12 @@ class TestThePublishedRuns:
 
     def test_the_life_of_data_has_no_upper_bound(self, refit):
         interval = refit.interval_["R_D"]
-        assert 4 < interval.low < 15.39
+        assert 7 < interval.low < 9
+        held = refit.fit_.profiles["R_D"]
+        edge = intervals.threshold(refit.objective_, 0.95, 182)
+        assert np.interp(np.log(interval.low), np.log(held[0][:-1]), held[1][:-1]) == pytest.approx(
+            edge, rel=1e-9
+        )
         assert interval.high == math.inf
         assert any("R_D has no upper bound" in flag for flag in refit.flags_)
         resampled = refit.fit_.resampled["R_D"]

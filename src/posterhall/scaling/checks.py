@@ -190,14 +190,14 @@ def _bits(numbers: Columns) -> list[str]:
     ]
 
 
-def enough(count: int, what: str = "runs") -> None:
+def enough(count: int) -> None:
     """Refuse to fit a law to fewer than six points.
 
     Raises:
         DataError: with the number given and needed.
     """
     if count < FEWEST:
-        raise DataError(f"{count} {what}; a fit needs at least {FEWEST}. Add runs of other sizes")
+        raise DataError(f"{count} runs; a fit needs at least {FEWEST}. Add runs of other sizes")
 
 
 def varied(n: Array, d: Array) -> None:

@@ -138,13 +138,21 @@ def from_profile(
 ) -> Interval:
     """Where the profile stays below the threshold; infinite where it still does at infinity."""
     grid, lowest = profiled
-    inside = lowest <= threshold(min(objective, float(lowest.min())), level, n)
-    where = np.flatnonzero(inside)
-    low = float(grid[where[0]]) if where.size else value
-    high = float(grid[where[-1]]) if where.size else value
-    # At the grid's lower edge the interval is open towards 0.
-    low = 0.0 if where.size and where[0] == 0 else low
+    edge = threshold(min(objective, float(lowest.min())), level, n)
+    inside = np.flatnonzero(lowest <= edge)
+    first, last = int(inside[0]), int(inside[-1])
+    # At the grid's lower end the interval is open towards 0.
+    low = 0.0 if first == 0 else _crossing(grid, lowest, edge, first, first - 1)
+    high = float(grid[last])
+    if last + 2 < grid.size:  # neither endless nor the last finite value
+        high = _crossing(grid, lowest, edge, last, last + 1)
     return Interval(value, low, high, level, n, "profile of the objective, Laplace likelihood ratio")
+
+
+def _crossing(grid: Array, lowest: Array, edge: float, inner: int, outer: int) -> float:
+    """Where the profile crosses the edge between two values, linear in their logarithms."""
+    share = (edge - lowest[inner]) / (lowest[outer] - lowest[inner])
+    return float(grid[inner] * (grid[outer] / grid[inner]) ** share)
 
 
 def held_out(law: Law, runs: Runs, frozen: Mapping[str, float], settings: FitSettings) -> HeldOut | None:

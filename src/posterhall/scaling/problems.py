@@ -45,7 +45,7 @@ EXPONENTS = (
 """Grid of alpha and beta for starts; wide, since few sizes or outliers can drive an exponent far."""
 STARTS = 24
 STEPS = 500
-ENDLESS = 1e20
+ENDLESS = 1e8
 """A fitted life above this is infinite to any table."""
 
 
