@@ -260,6 +260,7 @@ def test_checkpoints_take_the_place_of_training(folders):
 
 
 def verdict(exact, gentle, control):
+    """Of onsets as given, the same in five seeds but for a little."""
     cls = CLAIMS["exact-match-starts-later"]
     (a, b), (c, d) = cls.kind.arms, cls.control_arms
     rows = [
@@ -270,7 +271,7 @@ def verdict(exact, gentle, control):
     return decide(cls, rows)[0].verdict
 
 
-def test_the_headline_can_fail():
+def test_the_claim_about_onsets_can_fail():
     assert verdict(0.4, 0.1, 0.1) == "supported"
     assert verdict(0.09, 0.1, 0.1) == "refuted"
     assert verdict(0.15, 0.1, 0.1) == "inconclusive"

@@ -45,7 +45,7 @@ class TrueTransitionUnderEveryMetric(Claim):
     )
     scales = {
         "smoke": Budget(contexts=12, steps=150, widths=8, family_steps=40, seconds=5.0),
-        "laptop": Budget(contexts=14, steps=500, widths=8, family_steps=200, seconds=30.0),
+        "laptop": Budget(contexts=14, steps=500, widths=8, family_steps=200, seconds=25.0),
         "full": Budget(contexts=14, steps=10_000, widths=12, family_steps=20_000, seeds=10, seconds=40_000.0),
     }
 

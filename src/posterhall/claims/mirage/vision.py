@@ -17,7 +17,7 @@ _ROWS = 500  # sequences at a time
 _DIGITS = "1,797 handwritten digits of 8 x 8 pixels"
 
 
-@claim(id="reconstruction-below-a-threshold", paper="mirage", where="§5, Fig. 7; App. B")
+@claim(id="reconstruction-below-a-threshold", paper="mirage", where="§5, Fig. 7; App. B", headline=True)
 class ReconstructionBelowAThreshold(Claim):
     """Counting the images that an autoencoder reconstructs well enough makes its improvement with width at
     least three times as sharp as the mean squared error shows it.
@@ -36,8 +36,8 @@ class ReconstructionBelowAThreshold(Claim):
         "the paper gives neither widths nor its threshold c"
     )
     scales = {
-        "smoke": Budget(widest=64, widths_an_octave=1, steps=250, images=2000, seconds=4.0),
-        "laptop": Budget(widest=64, widths_an_octave=2, steps=1000, images=5000, seconds=25.0),
+        "smoke": Budget(widest=64, widths_an_octave=1, steps=250, images=2000, seconds=2.0),
+        "laptop": Budget(widest=64, widths_an_octave=2, steps=1000, images=5000, seconds=12.0),
         "full": Budget(
             widest=1024, widths_an_octave=2, steps=50_000, images=50_000, seeds=10, seconds=20_000.0
         ),
@@ -112,8 +112,8 @@ class AllOfKRight(Claim):
         f"{_DIGITS} and eight networks of 1 to 24 channels, against LeNets on MNIST; sizes not published"
     )
     scales = {
-        "smoke": Budget(steps=100, networks=8, seconds=4.0),
-        "laptop": Budget(steps=400, networks=8, seconds=20.0),
+        "smoke": Budget(steps=100, networks=8, seconds=2.0),
+        "laptop": Budget(steps=400, networks=8, seconds=10.0),
         "full": Budget(steps=5000, networks=8, seeds=20, seconds=300.0),
     }
 
@@ -158,8 +158,8 @@ class WholeSequencesRight(Claim):
     control_arms = ("1 of 1", "share of 5")
     deviates = f"{_DIGITS} and transformers of 2 to 32 dimensions, against Omniglot's characters"
     scales = {
-        "smoke": Budget(steps=60, layers=1, networks=6, tested=2000, seconds=4.0),
-        "laptop": Budget(steps=250, layers=1, networks=7, tested=5000, seconds=25.0),
+        "smoke": Budget(steps=60, layers=1, networks=6, tested=2000, seconds=2.0),
+        "laptop": Budget(steps=250, layers=1, networks=7, tested=5000, seconds=10.0),
         "full": Budget(steps=20_000, layers=4, networks=7, tested=100_000, seeds=10, seconds=4000.0),
     }
 
