@@ -17,7 +17,7 @@ _NEEDED = 7
 """Bits that must be seen before anything can be known."""
 
 
-@claim(id="true-transition-under-every-metric", paper="mirage", where="§6 (what the paper does not claim)")
+@claim(id="true-transition-under-every-metric", paper="mirage", where="Discussion (what it does not claim)")
 class TrueTransitionUnderEveryMetric(Claim):
     """Where an ability needs what smaller models cannot see, curves with a break describe it better than
     smooth ones by every metric, likelihood and Brier score included.
@@ -35,7 +35,7 @@ class TrueTransitionUnderEveryMetric(Claim):
     """
 
     kind = Threshold(metric="break_evidence", arm="far bit", at_least=10.0, refuted=Region(high=0.0))
-    paper_value = "none: the paper does not claim that large models cannot have emergent abilities (§6)"
+    paper_value = "none: the paper does not claim that large models cannot have emergent abilities"
     refuted_by = "by some metric a smooth curve describes the transition as well"
     negative_control = "models that multiply, by their edit distance or likelihood, must not show a break"
     control_arms = ("digit multiplication",)

@@ -17,7 +17,7 @@ _ROWS = 500  # sequences at a time
 _DIGITS = "1,797 handwritten digits of 8 x 8 pixels"
 
 
-@claim(id="reconstruction-below-a-threshold", paper="mirage", where="§5, Fig. 7; App. B", headline=True)
+@claim(id="reconstruction-below-a-threshold", paper="mirage", where="§5; App. B", headline=True)
 class ReconstructionBelowAThreshold(Claim):
     """Counting the images that an autoencoder reconstructs well enough makes its improvement with width at
     least three times as sharp as the mean squared error shows it.
@@ -27,7 +27,7 @@ class ReconstructionBelowAThreshold(Claim):
     """
 
     kind = Ratio(metric="sharpness", arms=("reconstructed", "squared error"), at_least=3)
-    paper_value = "no number given (Fig. 7)"
+    paper_value = "no number given"
     refuted_by = "the count rises no more sharply than the squared error falls"
     negative_control = "the root of the squared error, smooth as it is, must not come out sharper"
     control_arms = ("root of the squared error", "squared error")
@@ -92,7 +92,7 @@ class ReconstructionBelowAThreshold(Claim):
         )
 
 
-@claim(id="k-of-k-right", paper="mirage", where="§5, Fig. 8; App. B")
+@claim(id="k-of-k-right", paper="mirage", where="§5; App. B")
 class AllOfKRight(Claim):
     """Asking that five of five images be classified right makes convolutional networks begin to improve
     later, by more than a tenth of the range of log size, than asking for one.
@@ -104,7 +104,7 @@ class AllOfKRight(Claim):
     """
 
     kind = Paired(metric="onset", arms=("5 of 5", "1 of 1"), margin=0.1)
-    paper_value = "no number given (Fig. 8)"
+    paper_value = "no number given"
     refuted_by = "five of five begins to rise no later than one of one"
     negative_control = "partial credit for the five, the share of them that is right, must not start later"
     control_arms = ("share of 5", "1 of 1")
@@ -140,7 +140,7 @@ class AllOfKRight(Claim):
         return _by_length(rows, "images drawn at random, all of which must be right")
 
 
-@claim(id="whole-sequences-right", paper="mirage", where="§5, Fig. 9; App. B")
+@claim(id="whole-sequences-right", paper="mirage", where="§5; App. B")
 class WholeSequencesRight(Claim):
     """Asking that a transformer name all five images of a sequence right makes it begin to improve later, by
     more than a tenth of the range of log size, than crediting it for each.
@@ -152,7 +152,7 @@ class WholeSequencesRight(Claim):
     """
 
     kind = Paired(metric="onset", arms=("5 of 5", "share of 5"), margin=0.1)
-    paper_value = "no number given (Fig. 9)"
+    paper_value = "no number given"
     refuted_by = "five of five begins to rise no later than the share of the five"
     negative_control = "a single image, the first, must not start later than the share of the five"
     control_arms = ("1 of 1", "share of 5")
