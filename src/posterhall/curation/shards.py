@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from posterhall import cluster
 from posterhall.config import plain
 from posterhall.errors import DataError, PosterhallError, UsageError
 from posterhall.runs import write_atomic
@@ -175,13 +176,8 @@ def _ignore_ctrl_c() -> None:
 
 
 def _on_ray(waiting: Sequence[_Work], workers: int, address: str | None) -> Iterator[Done]:
-    from posterhall.embeddings.parameter_server import DistributedSettings
-    from posterhall.embeddings.parameter_server.ray_cluster import connect
-    from posterhall.extras import require
-
-    ray = require("ray", "cluster", "a map over a Ray cluster")
-    where = None if address == "local" else address
-    started = connect(DistributedSettings(backend="ray", workers=workers, ray_address=where), 0)
+    ray: Any = cluster.ray("a map over a Ray cluster")
+    started = cluster.connect(workers, address=None if address == "local" else address)
     try:
         remote = ray.remote(num_cpus=1, max_retries=2)(_do)
         queue = list(waiting)[::-1]

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from posterhall import cluster
 from posterhall import config as configs
-from posterhall.devices import THREAD_VARIABLES
+from posterhall.devices import THREAD_VARIABLES, cores
 from posterhall.errors import DataError, Interrupted
-from posterhall.extras import require
 from posterhall.runs import is_run, read_manifest, write_atomic
 from posterhall.train.lm_settings import LmSettings, finished
 
@@ -194,16 +194,8 @@ def _start(command: list[str], log: Path, threads: int) -> subprocess.Popen[byte
 
 
 def _by_ray(commands: Mapping[str, list[str]], out: Path, threads: int) -> Iterator[str]:
-    ray = require("ray", "cluster", "a sweep on Ray")
-    started = not ray.is_initialized()
-    if started:
-        # On the loopback address and without a dashboard: Ray has no authentication.
-        ray.init(
-            address=os.environ.get("RAY_ADDRESS"),
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-        )
+    ray: Any = cluster.ray("a sweep on Ray")
+    started = cluster.connect(cores(), address=os.environ.get("RAY_ADDRESS"))
     try:
         execute = ray.remote(num_cpus=threads, max_retries=2)(_execute)
         waiting = {

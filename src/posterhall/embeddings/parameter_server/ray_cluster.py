@@ -1,15 +1,13 @@
-"""Workers and shards that are Ray actors, on one machine or many. All of Ray that is used is used here.
+"""Workers and shards that are Ray actors, on one machine or many.
 
 A message holds all rows of a window for one shard, both tables together, which is about a megabyte at
 the default settings: a call costs up to a millisecond, so many small ones would be hopeless.
 
-Ray has no authentication: whoever reaches its ports runs code. A cluster started here listens on the
-loopback address and has no dashboard; do not expose one that you start yourself.
+Ray has no authentication; see `posterhall.cluster`.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from posterhall import cluster
 from posterhall.embeddings.parameter_server.coordinator import (
     Coordinator,
     Lease,
@@ -42,7 +41,7 @@ from posterhall.embeddings.parameter_server.transport import (
     from_half,
     to_half,
 )
-from posterhall.errors import MissingExtra, UsageError
+from posterhall.errors import UsageError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -52,16 +51,9 @@ PATIENCE = 60.0
 
 ATTEMPTS = 3
 
-_STORE_BYTES = 256 << 20
-"""Least size of the object store of a cluster started here."""
-
 
 def _ray() -> ModuleType:
-    try:
-        import ray
-    except ImportError:
-        raise MissingExtra("cluster", "the Ray backend") from None
-    return ray
+    return cluster.ray("the Ray backend")
 
 
 class _ShardHost:
@@ -284,7 +276,11 @@ class RayFleet:
         for name, fd in plan.recipe.files.items():  # a descriptor means nothing on another machine
             arrays[name] = np.memmap(f"/dev/fd/{fd}", np.int32, "r")
         messages = options.workers * sum(table.bytes for table in job.tables)
-        self._started = connect(options, 2 * messages + sum(array.nbytes for array in arrays.values()))
+        self._started = cluster.connect(
+            options.workers,
+            address=options.ray_address,
+            store_bytes=2 * messages + sum(array.nbytes for array in arrays.values()),
+        )
         have = int(ray.cluster_resources().get("CPU", 0))
         if have < options.workers:
             self._disconnect()
@@ -352,32 +348,3 @@ class RayFleet:
     def _disconnect(self) -> None:
         if self._started:
             self._ray.shutdown()
-
-
-def connect(options: DistributedSettings, store_bytes: int) -> bool:
-    """Join a Ray cluster, or start one on this machine's loopback address.
-
-    Args:
-        options: its address and the number of workers.
-        store_bytes: what the object store must hold at once.
-
-    Returns:
-        Whether one was started, and is to be shut down in the end.
-    """
-    ray = _ray()
-    if ray.is_initialized():
-        return False
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody unless asked for
-    if options.ray_address is not None:
-        ray.init(address=options.ray_address, log_to_driver=False, logging_level="error")
-    else:
-        ray.init(
-            address="local",
-            num_cpus=options.workers,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            object_store_memory=max(store_bytes, _STORE_BYTES),
-            log_to_driver=False,
-            logging_level="error",
-        )
-    return True
