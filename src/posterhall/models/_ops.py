@@ -79,6 +79,11 @@ def _array(tensor: torch.Tensor, *shape: int) -> Any:
     return tensor.detach().contiguous().view(shape).numpy()
 
 
+def _private(parameter: torch.Tensor) -> Any:
+    """A copy of a parameter as an array: memory once shown to numpy cannot be resized, as FSDP2 must."""
+    return parameter.detach().clone().numpy()
+
+
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, gain: torch.Tensor, eps: float) -> torch.Tensor:
@@ -88,7 +93,7 @@ class _RMSNorm(torch.autograd.Function):
             inverse = x.new_empty((*x.shape[:-1], 1))
             _kernels.rms_norm(
                 _array(x, -1, dim),
-                _array(gain, dim),
+                _private(gain),
                 np.float32(eps),
                 _array(result, -1, dim),
                 _array(inverse, -1),
@@ -109,7 +114,7 @@ class _RMSNorm(torch.autograd.Function):
             grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
             grad_gain = torch.zeros_like(gain)
             _kernels.rms_norm_backward(
-                _array(x, -1, dim), _array(gain, dim), _array(inverse, -1),
+                _array(x, -1, dim), _private(gain), _array(inverse, -1),
                 _array(grad, -1, dim), _array(grad_x, -1, dim), _array(grad_gain, dim),
             )  # fmt: skip
             return grad_x, grad_gain, None
