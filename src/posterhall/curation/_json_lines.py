@@ -61,7 +61,7 @@ def _line_blocks(path: Path, max_line_bytes: int) -> Iterator[tuple[bytes, int]]
     line = 1
     held: list[bytes] = []
     size = open_line = 0
-    for chunk in reading._blocks(path):
+    for chunk in reading.byte_blocks(path):
         end = chunk.rfind(b"\n") + 1
         open_line = len(chunk) - end if end else open_line + len(chunk)
         if open_line > max_line_bytes:

@@ -1,7 +1,8 @@
-"""Reading and representing data: corpora, vocabularies, phrases, and generated corpora of known truth.
+"""Reading and representing data: words and documents, tokens and rows, corpora of known truth.
 
-Modules are imported on first use: `posterhall.data.corpus`, `.vocabulary`, `.phrases`, `.python_text`,
-`.synthetic`.
+Modules are imported on first use. Word vectors read `posterhall.data.corpus`, `.vocabulary` and
+`.phrases`; language models `.documents`, `.tokenizer`, `.tokens` and `.packing`. `.python_text` is the text
+that every machine with Python has, `.synthetic` is made here.
 """
 
 from __future__ import annotations
@@ -9,7 +10,19 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-_MODULES = ("corpus", "encoded", "phrases", "python_text", "sources", "synthetic", "vocabulary")
+_MODULES = (
+    "corpus",
+    "documents",
+    "encoded",
+    "packing",
+    "phrases",
+    "python_text",
+    "sources",
+    "synthetic",
+    "tokenizer",
+    "tokens",
+    "vocabulary",
+)
 
 
 def __getattr__(name: str) -> ModuleType:

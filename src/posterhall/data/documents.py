@@ -283,7 +283,7 @@ class _Reader:
         return str(uid)
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
+def byte_blocks(path: Path) -> Iterator[bytes]:
     """The file's bytes, decompressed, without a byte-order mark."""
     total = 0
     try:
@@ -324,7 +324,7 @@ def _decompressed(path: Path, raw: Any) -> IO[bytes] | Any:
 def _whole(path: Path, limit: int) -> Iterator[tuple[int, bytes]]:
     parts: list[bytes] = []
     held = 0
-    for block in _blocks(path):
+    for block in byte_blocks(path):
         parts.append(block)
         held += len(block)
         if held > limit:
@@ -337,7 +337,7 @@ def _lines(path: Path, limit: int) -> Iterator[tuple[int, bytes]]:
     number = 0
     carry: list[bytes] = []  # pieces of a line that goes on
     held = 0
-    for block in _blocks(path):
+    for block in byte_blocks(path):
         *whole, rest = block.split(b"\n")
         if whole:
             carry.append(whole[0])
