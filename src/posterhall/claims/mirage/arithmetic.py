@@ -25,7 +25,7 @@ _ARMS = ("exact match", "edit distance and likelihood")
 
 _MULTIPLICATION = {
     "smoke": Budget(widths=4, steps=100, tested=2000, shots=2, seconds=5.0),
-    "laptop": Budget(widths=8, steps=700, tested=2000, shots=2, seconds=60.0),
+    "laptop": Budget(widths=8, steps=600, tested=2000, shots=2, seconds=60.0),
     "full": Budget(widths=12, steps=20_000, tested=4000, shots=2, seeds=10, seconds=40_000.0),
 }
 
@@ -107,7 +107,7 @@ class MetricSwapAddition(Claim):
     deviates = _TRAINED
     scales = {
         "smoke": Budget(widths=4, steps=100, tested=2000, shots=2, seconds=5.0),
-        "laptop": Budget(widths=8, steps=600, tested=20_000, shots=2, seconds=65.0),
+        "laptop": Budget(widths=8, steps=400, tested=20_000, shots=2, seconds=50.0),
         "full": Budget(widths=12, steps=20_000, tested=100_000, shots=2, seeds=10, seconds=40_000.0),
     }
     params = {"family": None}
@@ -201,7 +201,7 @@ class MoreItemsShowEveryModel(Claim):
     deviates = f"{_TRAINED}; widths 4 to 16"
     scales = {
         "smoke": Budget(widths=3, steps=150, tested=20_000, seconds=5.0),
-        "laptop": Budget(widths=4, steps=800, tested=20_000, seconds=35.0),
+        "laptop": Budget(widths=4, steps=600, tested=20_000, seconds=28.0),
         "full": Budget(widths=4, steps=3000, tested=100_000, seeds=20, seconds=100.0),
     }
 
