@@ -194,7 +194,7 @@ def checkpoints(paths: str, task: Arithmetic, *, items: int, seed: int, shots: i
     if len(names) < 3:
         raise DataError(f"family={paths}: {len(names)} models; give three or more sizes, with commas between")
     rng = generator(seed, "family")
-    least = 10 ** (task.answer_length - 1 if task.operation == "*" else task.digits - 1)
+    least = 10 ** (task.answer_length - 1)
     asked = _long_problems(task, least, items + shots, rng)
     lines = [f"{a}{task.operation}{b}=" for a, b in asked]
     right = [str(a * b if task.operation == "*" else a + b) for a, b in asked]

@@ -40,7 +40,7 @@ class ExactMatchStartsLater(Claim):
     a seed that is not run, by how many digits some models got right, before any score was compared. That
     the measure is when scores begin to rise, and not ES, was decided after the paper's own model had shown
     that ES cannot tell on answers this short (`_measure.onset`); metric-swap-multiplication is the test by
-    ES on the same outputs.
+    ES on the same outputs. With checkpoints (``--set family=``) seeds draw problems, not models.
     """
 
     kind = Paired(metric="onset", arms=_ARMS, margin=0.1)
