@@ -177,7 +177,8 @@ def checkpoints(paths: str, task: Arithmetic, *, items: int, seed: int, shots: i
     """Ask a family of checkpoints the same problems, after a few solved ones.
 
     Written as people write it (``12*34=408``); what is judged is digits, whatever a model's tokens are, up
-    to the end of the line. Problems whose answer has fewer digits than the longest are not asked.
+    to the end of the line. Only problems whose operands and answers have all their digits are asked.
+    Another seed draws other problems and examples, nothing else.
 
     Args:
         paths: directories of models, or ids on the Hugging Face hub, with commas between.
