@@ -49,6 +49,12 @@ PAPERS: dict[str, Paper] = {
         "NeurIPS 2023",
         "posterhall.claims.mirage",
     ),
+    "datablations": Paper(
+        "Scaling Data-Constrained Language Models",
+        "Muennighoff, Rush, Barak, Le Scao, Piktus, Tazi, Pyysalo, Wolf & Raffel",
+        "NeurIPS 2023",
+        "posterhall.claims.datablations",
+    ),
 }
 
 

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from posterhall.claims.rows import Scalar
 from posterhall.errors import DataError
 from posterhall.seeds import generator
 
@@ -29,18 +30,19 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _PARAGRAPH = re.compile(r"\n\s*\n")
 
 
-def draw(what: What, path: str | None, sizes: Sequence[int], seed: int) -> list[list[str]]:
+def draw(what: What, source: Scalar, sizes: Sequence[int], seed: int) -> list[list[str]]:
     """Lists of documents in an order of the seed's own, no file in two of them.
 
     Args:
         what: prose or code.
-        path: file or directory of one's own text; None for the standard library.
+        source: file or directory of one's own text; None for the standard library.
         sizes: bytes of UTF-8 that each list has at least.
         seed: of the order. A larger last size gives the same documents and more.
 
     Raises:
         DataError: if there is not so much text.
     """
+    path = None if source is None else str(source)
     count = len(_own(path)) if path is not None else len(_places())
     order = iter(generator(seed, "datablations", what, "order").permutation(count).tolist())
     lists: list[list[str]] = []
@@ -62,15 +64,12 @@ def draw(what: What, path: str | None, sizes: Sequence[int], seed: int) -> list[
     return lists
 
 
-def stream(texts: Sequence[str], size: int | None = None) -> Tokens:
-    """Documents as bytes with an end of text around each; at most `size` and the label after them."""
+def stream(texts: Sequence[str]) -> Tokens:
+    """Documents as bytes, with an end of text before, between and after them."""
     from posterhall.data.tokenizer import ByteTokenizer
-    from posterhall.data.tokens import cut, from_texts
+    from posterhall.data.tokens import from_texts
 
-    tokens = from_texts(texts, ByteTokenizer())
-    if size is None or len(tokens) <= size + 1:
-        return tokens
-    return cut(tokens, size + 1, ByteTokenizer())[0]
+    return from_texts(texts, ByteTokenizer())
 
 
 def pieces(texts: Sequence[str], size: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""One tiny byte-level decoder: trained on a stream, judged by its loss on prose and by a choice of endings."""
+"""One tiny byte-level decoder: trained on text, judged by its loss on prose and by a choice of endings."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from posterhall.claims.rows import Budget
+from posterhall.errors import DataError
 from posterhall.seeds import derive, generator
 
 if TYPE_CHECKING:
+    from posterhall.data.packing import Packed
     from posterhall.data.tokens import Tokens
     from posterhall.evals.tasks import Task
 
@@ -32,8 +37,52 @@ class Judged:
     """Distinct ones among them."""
 
 
+class Mixture:
+    """Rows of several streams as one epoch; made by `mixture`."""
+
+    def __init__(self, parts: Sequence[Packed], seed: int) -> None:
+        self.context = parts[0].context
+        rows = [part.take(0, part.items) for part in parts]
+        self._rows = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+        self.items = len(self._rows["ids"])
+        self.unique_tokens = self.items * self.context
+        self._seed = seed
+
+    def take(self, first: int, count: int) -> dict[str, NDArray[np.int64]]:
+        """See `posterhall.train.loop.Items`."""
+        places = np.arange(first, first + count)
+        epochs = places // self.items
+        drawn = np.empty(count, np.int64)
+        for epoch in np.unique(epochs).tolist():
+            order = generator(self._seed, "datablations", "mixture", epoch).permutation(self.items)
+            drawn[epochs == epoch] = order[places[epochs == epoch] % self.items]
+        return {name: rows[drawn] for name, rows in self._rows.items()}
+
+
+def mixture(sources: Sequence[tuple[Tokens, float]], budget: Budget, seed: int) -> Mixture:
+    """`budget.tokens` of several streams by their shares, each from a row here and there.
+
+    Rows of a source are the first of one permutation of it, so that a smaller share is contained in a
+    larger one.
+    """
+    from posterhall.data.packing import Packed
+
+    rows = budget.tokens // budget.context
+    parts = [
+        Packed(
+            tokens,
+            context=budget.context,
+            seed=derive(seed, "datablations", "source", number),
+            unique_tokens=round(share * rows) * budget.context,
+        )
+        for number, (tokens, share) in enumerate(sources)
+        if round(share * rows)
+    ]
+    return Mixture(parts, seed)
+
+
 def train(
-    tokens: Tokens,
+    tokens: Tokens | Mixture,
     held_out: Tokens,
     budget: Budget,
     seed: int,
@@ -49,9 +98,9 @@ def train(
     there is one.
 
     Args:
-        tokens: the text.
-        held_out: of other files.
-        budget: gives dim, layers, context, batch and lr.
+        tokens: the text, or a mixture of texts.
+        held_out: of other files; the seed draws `budget.held_out` tokens of it, a row here and there.
+        budget: gives dim, layers, context, batch, lr and held_out.
         seed: of weights, of order and of what is kept.
         total: tokens to train on.
         unique: tokens kept of the text; all of it if None.
@@ -75,8 +124,11 @@ def train(
     )
     model = Decoder(config, seed=derive(seed, "datablations", "weights", width))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    data = Packed(
-        tokens, context=budget.context, seed=derive(seed, "datablations", "order"), unique_tokens=unique
+    order = derive(seed, "datablations", "order")
+    data = (
+        tokens
+        if isinstance(tokens, Mixture)
+        else Packed(tokens, context=budget.context, seed=order, unique_tokens=unique)
     )
     fitted = fit(
         model,
@@ -85,7 +137,9 @@ def train(
         settings=TrainSettings(
             lr=budget.lr, tokens=total, batch=budget.batch, keep="last", log_every=1 << 20, seed=seed
         ),
-        evaluate=Packed(held_out, context=budget.context, shuffle=False, whole=True),
+        evaluate=Packed(
+            held_out, context=budget.context, seed=seed, unique_tokens=budget.held_out, shuffle=False
+        ),
     )
     return Judged(
         model.eval(),
@@ -111,13 +165,18 @@ def endings(texts: Sequence[str], items: int, seed: int) -> Task:
 
     rng = generator(seed, "datablations", "endings")
     whole = _PROMPT + _ENDING
-    usable = [text for text in texts if len(text) >= whole and text.isascii()]
+    usable = [text for text in texts if whole <= len(text) > 0.95 * len(text.encode())]
     if len(usable) < _OPTIONS:
-        raise _too_few(len(usable), whole)
+        raise DataError(
+            f"{len(usable)} held-out documents have {whole} characters, nearly all ASCII; a question needs "
+            f"{_OPTIONS}. Give more text with --set corpus=PATH"
+        )
 
     def passage(text: str) -> tuple[str, str]:
-        at = int(rng.integers(0, len(text) - whole + 1))
-        return text[at : at + _PROMPT], text[at + _PROMPT : at + whole]
+        while True:
+            at = int(rng.integers(0, len(text) - whole + 1))
+            if text[at : at + whole].isascii():  # a character is a byte
+                return text[at : at + _PROMPT], text[at + _PROMPT : at + whole]
 
     found: list[Item] = []
     while len(found) < items:
@@ -154,12 +213,3 @@ def downstream(model: Any, task: Task) -> float:
     rows = wait(ask(LocalLM(model, ByteTokenizer()), asked, 0, asked.items))
     right = sum(row.scores["accuracy"] or 0.0 for row in rows) / len(rows)
     return (right - task.chance) / (1 - task.chance)
-
-
-def _too_few(count: int, whole: int) -> Exception:
-    from posterhall.errors import DataError
-
-    return DataError(
-        f"{count} held-out documents have {whole} plain characters; {_OPTIONS} are needed for a question. "
-        "Give more text with --set corpus=PATH"
-    )
