@@ -3,9 +3,10 @@
     python -m benchmarks.parameter_server --corpus text8 --similarity wordsim353.tsv --json
 
 The same skip-gram job (d 100, window 5, five noise words, sample 1e-3) with as many workers as threads.
-Workers pull rows and push differences every `--n-push` mini-batches (of 200 words). The peer is our own thread
-trainer, which shares one matrix without any exchange, so that a ratio of 1 would mean that the exchange is
-free. Words per second are those of training; the seconds that workers take to start stand beside them.
+Workers pull rows and push differences every `--n-push` mini-batches (of 200 words). The peer is our own
+thread trainer, which shares one matrix without any exchange, so that a ratio of 1 would mean that the
+exchange is free. Words per second are those of training; the seconds that workers take to start stand
+beside them.
 """
 
 from __future__ import annotations

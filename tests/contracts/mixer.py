@@ -56,9 +56,7 @@ def check_mixer(mixer: torch.nn.Module, dim: int, *, length: int = 11, tolerance
 
         state = new_state(mixer, x, length)
         cuts = (0, 2, 3, length)
-        chunks = [
-            mixer(x[:, a:b], place(b - a, (a,) * 3), state) for a, b in itertools.pairwise(cuts)
-        ]
+        chunks = [mixer(x[:, a:b], place(b - a, (a,) * 3), state) for a, b in itertools.pairwise(cuts)]
         assert close(torch.cat(chunks, 1), whole), "chunks must agree with the whole"
 
         # Rows of different length: padding after the real tokens leaves no trace.
