@@ -48,11 +48,11 @@ class CleanThenRepeat(Claim):
     scales = {
         "smoke": Budget(
             tokens=65_536, reference=100_000, questions=400, dim=32, layers=2, context=64, batch=8, lr=1e-2,
-            held_out=16_000, seconds=6.0,
+            held_out=16_000, seconds=4.5,
         ),
         "laptop": Budget(
             tokens=204_800, reference=300_000, questions=2000, dim=64, layers=2, context=64, batch=16,
-            lr=6e-3, held_out=30_000, seconds=35.0,
+            lr=6e-3, held_out=30_000, seconds=24.0,
         ),
         "full": Budget(
             tokens=1_073_741_824, reference=200_000_000, questions=20_000, dim=768, layers=12, context=1024,
