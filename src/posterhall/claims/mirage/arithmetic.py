@@ -195,7 +195,7 @@ class MoreItemsShowEveryModel(Claim):
 
     kind = Threshold(metric="above_chance", arm="all items", at_least=1.0)
     paper_value = "all four models above chance (Fig. 4)"
-    refuted_by = "some model stays at chance in every seed"
+    refuted_by = "on average over seeds some of the models stay at chance"
     negative_control = "outputs judged by the answers of other problems must not come out above chance"
     control_arms = ("all items, answers dealt out anew",)
     deviates = f"{_TRAINED}; widths 4 to 16"
