@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from posterhall.evals.tasks import Task
 
 _OPTIONS = 4
+_AT_ONCE = 1 << 14
+"""Rows of a mixture copied at a time."""
 _PROMPT, _ENDING = 57, 6
 """Characters; with the token that begins a text they fit into the shortest context used, 64."""
 
@@ -42,21 +45,28 @@ class Mixture:
 
     def __init__(self, parts: Sequence[Packed], seed: int) -> None:
         self.context = parts[0].context
-        rows = [part.take(0, part.items) for part in parts]
-        self._rows = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-        self.items = len(self._rows["ids"])
+        self.items = sum(part.items for part in parts)
         self.unique_tokens = self.items * self.context
         self._seed = seed
+        self._rows = np.empty((self.items, self.context + 1), np.uint16)
+        self._order = lru_cache(maxsize=1)(self._shuffled)
+        at = 0
+        for part in parts:
+            for first in range(0, part.items, _AT_ONCE):
+                taken = part.take(first, min(_AT_ONCE, part.items - first))
+                rows = self._rows[at : at + len(taken["ids"])]
+                rows[:, :-1], rows[:, -1] = taken["ids"], taken["labels"][:, -1]
+                at += len(rows)
 
     def take(self, first: int, count: int) -> dict[str, NDArray[np.int64]]:
         """See `posterhall.train.loop.Items`."""
         places = np.arange(first, first + count)
-        epochs = places // self.items
-        drawn = np.empty(count, np.int64)
-        for epoch in np.unique(epochs).tolist():
-            order = generator(self._seed, "datablations", "mixture", epoch).permutation(self.items)
-            drawn[epochs == epoch] = order[places[epochs == epoch] % self.items]
-        return {name: rows[drawn] for name, rows in self._rows.items()}
+        drawn = [self._order(int(place // self.items))[place % self.items] for place in places]
+        rows = self._rows[drawn].astype(np.int64)
+        return {"ids": rows[:, :-1].copy(), "labels": rows[:, 1:].copy()}
+
+    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
+        return generator(self._seed, "datablations", "mixture", epoch).permutation(self.items)
 
 
 def mixture(sources: Sequence[tuple[Tokens, float]], budget: Budget, seed: int) -> Mixture:
