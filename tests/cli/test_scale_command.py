@@ -57,6 +57,7 @@ def test_the_published_runs_with_the_papers_constants(posterhall, published):
         "--bootstrap",
         "60",
         "--json",
+        "--quiet",
     )
     found = json.loads(done.out)
     assert {"law", "params", "objective", "interval", "minima", "flags"} <= set(found)
