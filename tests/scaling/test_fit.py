@@ -450,3 +450,13 @@ def test_rounding_the_published_constants_alone_costs_several_times_the_objectiv
     assert posed.objective(posed.point(rounded.constants), np.ones(len(runs))) == pytest.approx(
         huber(rounded, rounded.constants, runs), rel=1e-9
     )
+
+
+def test_runs_that_lie_on_the_law_leave_no_width():
+    settings = FitSettings(bootstrap=0, held_out=0, threads=1)
+    law = DataConstrained().fit(
+        exact(DataConstrained(), epochs=(1, 4, 16, 44)), frozen="paper", settings=settings
+    )
+    life = law.interval_["R_D"]
+    assert law.params_["R_D"] == pytest.approx(15.387756, rel=1e-6)
+    assert (life.low, life.high) == (life.estimate, life.estimate)

@@ -133,12 +133,20 @@ def profile(posed: Problem, points: Sequence[Array], name: str, weights: Array) 
     return grid, lowest
 
 
+_EXACT = 1e-20
+"""An objective below it is rounding: the runs lie on the law, and nothing near is as likely."""
+
+
 def from_profile(
     value: float, profiled: tuple[Array, Array], objective: float, level: float, n: int
 ) -> Interval:
     """Where the profile stays below the threshold; infinite where it still does at infinity."""
     grid, lowest = profiled
-    edge = threshold(min(objective, float(lowest.min())), level, n)
+    best = min(objective, float(lowest.min()))
+    method = "profile of the objective, Laplace likelihood ratio"
+    if best < _EXACT:
+        return Interval(value, value, value, level, n, method)
+    edge = threshold(best, level, n)
     inside = np.flatnonzero(lowest <= edge)
     first, last = int(inside[0]), int(inside[-1])
     # At the grid's lower end the interval is open towards 0.
@@ -146,7 +154,7 @@ def from_profile(
     high = float(grid[last])
     if last + 2 < grid.size:  # neither endless nor the last finite value
         high = _crossing(grid, lowest, edge, last, last + 1)
-    return Interval(value, low, high, level, n, "profile of the objective, Laplace likelihood ratio")
+    return Interval(value, low, high, level, n, method)
 
 
 def _crossing(grid: Array, lowest: Array, edge: float, inner: int, outer: int) -> float:
