@@ -38,7 +38,7 @@ def test_list_shows_every_run_in_columns(posterhall):
     assert header.split() == ["run", "kind", "status", "started", "(UTC)", "time", "peak"]
     assert [line.split()[0] for line in lines] == ["runs/deep/two", "runs/one", "runs/three"]
     assert [line[header.index("status") :].split()[0] for line in lines] == ["failed", "done", "killed"]
-    assert lines[0].endswith("MB")
+    assert lines[0].endswith((" MB", " GB"))  # of the whole test process
     assert lines[2].split()[-2:] == ["-", "-"]  # a killed run left neither time nor peak
 
 
