@@ -67,7 +67,7 @@ def test_a_run_continues_from_its_snapshot_to_the_same_bits(small, tmp_path):
     """Interrupted and resumed equals uninterrupted, with one worker: tables, squares, leases, losses."""
     settings = small.settings()
     options = DistributedSettings(
-        backend="threads", workers=1, rule="adagrad", gamma=0.02, n_fetch=5, n_push=5
+        backend="threads", workers=1, batch_words=20, rule="adagrad", gamma=0.02, n_fetch=5, n_push=5
     )
     whole = train_encoded(settings, small.vocabulary, small.encoded, options)
 
@@ -93,7 +93,7 @@ def test_a_run_continues_from_its_snapshot_to_the_same_bits(small, tmp_path):
 
 def test_snapshots_while_processes_train_and_another_number_of_workers_on_resuming(small, tmp_path):
     settings = small.settings(epochs=8)
-    options = DistributedSettings(workers=2, n_fetch=5, n_push=5)
+    options = DistributedSettings(workers=2, batch_words=20, n_fetch=5, n_push=5)
 
     def interrupt(standing, fleet) -> None:
         if standing.chunks_finished >= 20:
