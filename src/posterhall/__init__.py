@@ -27,6 +27,7 @@ _ROOMS = (
     "report",
     "runs",
     "scaling",
+    "search",
     "seeds",
     "stats",
     "train",

@@ -19,7 +19,7 @@ from posterhall.errors import DataError, UsageError
 
 T = TypeVar("T")
 Role = Literal["system", "user", "assistant"]
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "filter"]
 Floats: TypeAlias = npt.NDArray[np.float32]
 
 
@@ -65,14 +65,22 @@ class Request:
     """Of the sampling; None leaves it to the backend, and backends on this machine take 0."""
     n: int = 1
     """Samples, >= 1; they differ by their own random numbers, not by their place in a batch."""
+    first: int = 0
+    """Number of the first of them, >= 0. Sample i of a prompt and seed is the same text whatever else is
+    asked for, so that samples 0 to 2 may be had today and 3 to 9 tomorrow (from backends that have seeds)."""
     logprobs: bool = False
     """Whether the log-probability of each generated token is wanted."""
+    schema: str | None = None
+    """A JSON Schema, as JSON text, that the sample must follow; backends that cannot enforce it ignore it,
+    so the reply is checked by who asked."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str) and not _is_conversation(self.prompt):
             raise DataError(f"a prompt is text or a tuple of one or more Messages, not {self.prompt!r}")
         if self.max_tokens < 1 or self.n < 1:
             raise DataError(f"max_tokens is {self.max_tokens} and n {self.n}; both must be at least 1")
+        if self.first < 0:
+            raise DataError(f"first is {self.first}; samples are numbered from 0")
         if not (self.temperature >= 0 and math.isfinite(self.temperature)):
             raise DataError(f"temperature is {self.temperature}; it must be 0 (the most probable) or above")
         if not 0 < self.top_p <= 1:
@@ -96,7 +104,8 @@ class Sample:
     text: str
     """Without the prompt, and without what stopped it."""
     finish_reason: Finish
-    """stop: at a stop text or where the model ends; length: at max_tokens or the end of its context."""
+    """stop: at a stop text or where the model ends; length: at max_tokens or the end of its context;
+    filter: withheld or refused by the server, and the text may be empty."""
     tokens_in: int
     """Tokens of the prompt: the same number in every sample of a request, to be counted once."""
     tokens_out: int
@@ -105,6 +114,12 @@ class Sample:
     """Text of each generated token, if log-probabilities were wanted."""
     logprobs: tuple[float, ...] | None = None
     """Of each of `tokens`, natural logarithms at temperature 1, if wanted."""
+    tokens_cached: int = 0
+    """Of `tokens_in`, those that a server had at hand from earlier prompts and bills for less."""
+    tokens_hidden: int = 0
+    """Of `tokens_out`, those of reasoning that is not shown."""
+    estimated: bool = False
+    """Whether the numbers of tokens are guessed, because the server did not say."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +159,11 @@ class LM(abc.ABC):
     name: str
     parameters: int | None = None
     source: Path | None = None
+
+    def fingerprint(self) -> str:
+        """What results may be stored under: another one for whatever answers differently (other weights,
+        another server). Never holds a key."""
+        return f"{type(self).__name__}:{self.name}"
 
     @abc.abstractmethod
     async def agenerate(self, requests: Sequence[Request]) -> list[list[Sample]]:
