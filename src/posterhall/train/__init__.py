@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from posterhall.train.lm_settings import LmSettings
     from posterhall.train.loop import Trained, fit
     from posterhall.train.settings import TrainSettings
+    from posterhall.train.small import SmallSettings, small_model
 
 _MODULES = (
     "checkpoint",
@@ -28,19 +29,31 @@ _MODULES = (
     "optimiser",
     "schedule",
     "settings",
+    "small",
     "sweep",
     "table",
 )
 _NAMES = {
     "LmSettings": "lm_settings",
+    "SmallSettings": "small",
     "TrainSettings": "settings",
     "Trained": "loop",
     "fit": "loop",
     "next_token": "language",
+    "small_model": "small",
     "train_lm": "lm",
 }
 
-__all__ = ["LmSettings", "TrainSettings", "Trained", "fit", "next_token", "train_lm"]
+__all__ = [
+    "LmSettings",
+    "SmallSettings",
+    "TrainSettings",
+    "Trained",
+    "fit",
+    "next_token",
+    "small_model",
+    "train_lm",
+]
 
 
 def __getattr__(name: str) -> Any:
