@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from posterhall.errors import DataError
-from posterhall.lm.protocol import LM
+from posterhall.lm.protocol import LM, wait
 
 ALLOWED = (
-    "a directory of a model or of a training run, an id on the Hugging Face hub (owner/name), scripted:FILE, "
-    "or echo"
+    "a directory of a model or of a training run, an id on the Hugging Face hub (owner/name), "
+    "http://HOST/v1#NAME, scripted:FILE, or echo"
 )
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_SERVER = re.compile(r"https?://", re.IGNORECASE)
 
 
 def connect(spec: str | Path, **options: Any) -> LM:
@@ -21,14 +22,21 @@ def connect(spec: str | Path, **options: Any) -> LM:
 
     Args:
         spec: the directory of a Llama-architecture checkpoint, of a run that trained one, or its id on the
-            Hugging Face hub; ``scripted:FILE``: answers from a file, see `ScriptedLM`; or ``echo``.
-        options: for a model on this machine, those of `LocalLM.load`: dtype, device, cache_bytes.
+            Hugging Face hub; ``http://HOST/v1#NAME``: a model of an OpenAI-compatible server (without
+            ``#NAME``: the only one it has); ``scripted:FILE``: answers from a file, see `ScriptedLM`; or
+            ``echo``.
+        options: for a model on this machine, those of `LocalLM.load`: dtype, device, cache_bytes. For a
+            server, ``model`` (instead of #NAME) and those of `HttpSettings`: concurrency, api_key_env,
+            requests_per_minute, timeout and so on.
 
     Raises:
         DataError: if nothing of that name can be found.
         MissingExtra: if torch is needed and missing.
+        ServerError: if a server has to be asked which model it has, and cannot be reached.
     """
     text = str(spec)
+    if _SERVER.match(text):
+        return _server(text, **options)
     kind, colon, rest = text.partition(":")
     path = Path(spec)
     if options and (text == "echo" or (colon and kind == "scripted")):
@@ -49,3 +57,17 @@ def connect(spec: str | Path, **options: Any) -> LM:
         return LocalLM.load(text, **options)
     what = "is a file" if text and path.exists() else "is no directory here"
     raise DataError(f"model {text!r} {what}; allowed are {ALLOWED}")
+
+
+def _server(text: str, *, model: str | None = None, **options: Any) -> LM:
+    from posterhall.config import resolve
+    from posterhall.lm.http import Address, HttpLM, HttpSettings
+
+    lm = HttpLM(Address.parse(text, model=model), resolve(HttpSettings, flags=options, environ={}))
+    if lm.address.model:
+        return lm
+    names = wait(lm.amodels())
+    if len(names) != 1:
+        has = f"has several models: {', '.join(names[:20])}" if names else "names no model"
+        raise DataError(f"{lm.name} {has}; say which, as {lm.address.base}#{names[0] if names else 'NAME'}")
+    return lm.with_model(names[0])

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextvars import ContextVar
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+caller: ContextVar[object | None] = ContextVar("caller", default=None)
+"""Who asks. A backend that many use at once takes turns by it, so that a caller with a thousand requests
+does not hold up one with two. Set by who cuts a call into several (tasks inherit it); None: each call by
+itself."""
 
 
 async def each(
