@@ -1,0 +1,104 @@
+"""What stands around a model and is itself one: the base of cache, meter and log."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from posterhall.errors import PosterhallError
+from posterhall.lm.flow import gather
+from posterhall.lm.protocol import LM, Floats, Request, Sample, Scored
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+WIDTH = 64
+"""Requests of one call that are under way at once, unless told otherwise."""
+
+Item = tuple[str, Sequence[str]]
+"""A prompt and its continuations, to be scored."""
+
+
+class BudgetExceeded(PosterhallError):
+    """Nothing more may be spent. What had been asked before was answered and kept.
+
+    Attributes:
+        limit: which limit: calls, tokens, cost or seconds.
+    """
+
+    def __init__(self, message: str, *, limit: str) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
+class Wrapper(LM):
+    """A model around another one, which it asks request by request.
+
+    Each request of a call goes its own way, `width` of them at once, so that a reply is dealt with (stored,
+    counted) as soon as it comes; the model within batches what is asked at the same time, or limits it.
+
+    Args:
+        inner: the model that is asked.
+        width: requests of one call under way at once, >= 1.
+    """
+
+    def __init__(self, inner: LM, *, width: int = WIDTH) -> None:
+        self.inner = inner
+        self.width = width
+        self.name = inner.name
+        self.parameters = inner.parameters
+        self.source = inner.source
+
+    def fingerprint(self) -> str:
+        return self.inner.fingerprint()
+
+    async def agenerate(self, requests: Sequence[Request]) -> list[list[Sample]]:
+        if len(requests) == 1:
+            return [await self.generate_one(requests[0])]
+        return await spend(self.generate_one, requests, width=self.width)
+
+    async def ascore(self, items: Sequence[Item]) -> list[list[Scored]]:
+        if len(items) == 1:
+            return [await self.score_one(items[0])]
+        return await spend(self.score_one, items, width=self.width)
+
+    async def aembed(self, texts: Sequence[str]) -> Floats:
+        return await self.inner.aembed(texts)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+    async def generate_one(self, request: Request) -> list[Sample]:
+        """The samples of one request."""
+        [samples] = await self.inner.agenerate([request])
+        return samples
+
+    async def score_one(self, item: Item) -> list[Scored]:
+        """The scores of one item."""
+        [scored] = await self.inner.ascore([item])
+        return scored
+
+
+async def spend(work: Callable[[T], Awaitable[R]], items: Sequence[T], *, width: int) -> list[R]:
+    """All results in the order of their items, `width` at once.
+
+    When a budget ends, what is under way is waited for before that is said: it is paid for already.
+
+    Raises:
+        BudgetExceeded: after the last of what was under way.
+        Exception: what `work` raises otherwise, first; the work under way is cancelled.
+    """
+    ended: list[BudgetExceeded] = []
+
+    async def one(item: T) -> R | None:
+        if not ended:
+            try:
+                return await work(item)
+            except BudgetExceeded as error:
+                ended.append(error)
+        return None
+
+    found = await gather(one, items, width=max(1, min(width, len(items))))
+    if ended:
+        raise ended[0]
+    return found  # type: ignore[return-value]  # None stands only for what was not asked
