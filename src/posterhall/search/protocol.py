@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from posterhall.errors import UsageError
 from posterhall.lm.protocol import Prompt
@@ -66,13 +67,17 @@ class Task(abc.ABC):
     Attributes:
         name: as on the command line.
         depth: most thoughts of a solution, >= 1.
+        problem: the one it is bound to, in canonical form, as in `Game24("4 9 10 13")`; None: any.
         grades: what each class that an evaluator may name is worth, best first.
+        combine: how the values of several `aspects` make the value of a state: their sum, or the least.
         checkable: whether `check` needs no known answer: a free checker, which a method may be given.
     """
 
     name: str
     depth: int
+    problem: str | None = None
     grades: Mapping[str, float] = {"sure": 20.0, "likely": 1.0, "impossible": 0.001}
+    combine: Literal["sum", "min"] = "sum"
     checkable: bool = True
 
     # -- problems ---------------------------------------------------------------------------------
@@ -107,6 +112,14 @@ class Task(abc.ABC):
         """The value of a state where no model needs to be asked, as of a finished one; None: ask."""
         return None
 
+    def cost(self, state: State, thought: str) -> float:
+        """What one more thought costs, >= 0: the path cost of A* is the sum."""
+        return 1.0
+
+    def remaining(self, state: State) -> float:
+        """The least that is still to be paid from a state to a finished one: the heuristic of A*."""
+        return float(max(0, self.depth - len(state.thoughts)))
+
     # -- generating -------------------------------------------------------------------------------
 
     def propose(self, state: State) -> Ask:
@@ -127,9 +140,26 @@ class Task(abc.ABC):
         """Asks for the class of one state."""
         raise UsageError(f"the task {self.name} has no prompt that values a state")
 
+    def aspects(self, state: State) -> Sequence[Ask]:
+        """All that is asked to value a state: one question, or one for each part that is judged alone, as
+        the clues of a crossword. Each takes all votes; none at all: nothing speaks against the state."""
+        return (self.value(state),)
+
     def grade(self, state: State, reply: str) -> str | None:
         """The class named in a reply to `value`, a key of `grades`; None if there is none to be read."""
         raise UsageError(f"the task {self.name} reads no classes")
+
+    def rating(self, state: State, reply: str) -> float | None:
+        """What a reply to one of `aspects` is worth: what its class is worth, unless a task asks for a
+        number and reads it here. None if there is nothing to be read."""
+        grade = self.grade(state, reply)
+        return None if grade is None else self.grades[grade]
+
+    def classes(self, prompt: str) -> Mapping[str, str]:
+        """How each class of `grades` goes on from the text of a value prompt, where a model's probability
+        of it is taken for its vote."""
+        space = "" if not prompt or prompt[-1].isspace() else " "
+        return {grade: space + grade for grade in self.grades}
 
     def vote(self, states: Sequence[State]) -> Ask:
         """Asks which of several states is the most promising."""
