@@ -1,0 +1,40 @@
+"""Planning on graphs that a model is told of in words (CogEval, Momennejad et al., NeurIPS 2023).
+
+A graph, a cover story, a question whose answers are computed, a reply, a verdict by the graph itself.
+
+Modules are imported on first use: `.graphs` (the six published ones, and files), `.families` (random
+ones), `.paths` (distances and all shortest paths), `.conditions` (what is asked), `.domains` (cover stories),
+`.prompts` (how it is put), `.answers` (reading a path out of a reply), `.scoring` (the verifier), `.jobs`
+(an evaluation as a run), `.rows` (what a run keeps), `.judge` (a model as judge), `.export`
+(lm-evaluation-harness).
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+__all__ = [
+    "answers",
+    "conditions",
+    "domains",
+    "export",
+    "families",
+    "graphs",
+    "jobs",
+    "judge",
+    "paths",
+    "prompts",
+    "rows",
+    "scoring",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module 'posterhall.evals.planning' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
