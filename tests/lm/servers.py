@@ -3,8 +3,8 @@
     with serving(EchoAnswers()) as server:
         lm = HttpLM(f"{server.base}#echo")
 
-What a server answers is a function of the request's JSON alone, so that results can be compared; `faults` come
-between. Log-probabilities are those of `EchoLM`.
+What a server answers is a function of the request's JSON alone, so that results can be compared; faults
+come between. Log-probabilities are those of `EchoLM`.
 """
 
 from __future__ import annotations
@@ -175,7 +175,9 @@ class EchoAnswers:
         choices = []
         for index, each in enumerate(samples):
             choice: dict[str, Any] = {"index": index, "finish_reason": each.finish_reason}
-            choice |= {"message": {"role": "assistant", "content": each.text}} if chat else {"text": each.text}
+            choice |= (
+                {"message": {"role": "assistant", "content": each.text}} if chat else {"text": each.text}
+            )
             if each.logprobs is not None and each.tokens is not None and "logprobs" not in self.drops:
                 entries = zip(each.tokens, each.logprobs, strict=True)
                 choice["logprobs"] = (

@@ -47,7 +47,7 @@ class Limit:
         if self._replies < self.now:
             return
         mean = self._seconds / self._replies
-        self._best = min(self._best * 1.05, mean)  # forgets slowly, for servers that get slower
+        self._best = min(self._best * 1.005, mean)  # forgets slowly, for replies that get longer
         if mean > SLOWER * self._best:
             self._doubling = False
         elif self._full and self._refused <= REFUSED_SHARE * self._replies:
