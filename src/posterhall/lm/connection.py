@@ -11,7 +11,7 @@ from posterhall.lm.protocol import LM, wait
 
 ALLOWED = (
     "a directory of a model or of a training run, an id on the Hugging Face hub (owner/name), "
-    "http://HOST/v1#NAME, scripted:FILE, or echo"
+    "http://HOST/v1#NAME, replay:LOG, scripted:FILE, or echo"
 )
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SERVER = re.compile(r"https?://", re.IGNORECASE)
@@ -23,8 +23,8 @@ def connect(spec: str | Path, **options: Any) -> LM:
     Args:
         spec: the directory of a Llama-architecture checkpoint, of a run that trained one, or its id on the
             Hugging Face hub; ``http://HOST/v1#NAME``: a model of an OpenAI-compatible server (without
-            ``#NAME``: the only one it has); ``scripted:FILE``: answers from a file, see `ScriptedLM`; or
-            ``echo``.
+            ``#NAME``: the only one it has); ``replay:LOG`` or ``replay:LOG#NAME``: what was recorded, see
+            `ReplayLM`; ``scripted:FILE``: answers from a file, see `ScriptedLM`; or ``echo``.
         options: for a model on this machine, those of `LocalLM.load`: dtype, device, cache_bytes. For a
             server, ``model`` (instead of #NAME) and those of `HttpSettings`: concurrency, api_key_env,
             requests_per_minute, timeout and so on.
@@ -39,7 +39,7 @@ def connect(spec: str | Path, **options: Any) -> LM:
         return _server(text, **options)
     kind, colon, rest = text.partition(":")
     path = Path(spec)
-    if options and (text == "echo" or (colon and kind == "scripted")):
+    if options and (text == "echo" or (colon and kind in ("scripted", "replay"))):
         raise DataError(f"{text}: takes no options, and was given {', '.join(options)}")
     if text == "echo":
         from posterhall.lm.echo import EchoLM
@@ -51,6 +51,13 @@ def connect(spec: str | Path, **options: Any) -> LM:
         if not rest:
             raise DataError(f"{text}: names no file; write scripted:answers.jsonl")
         return ScriptedLM(Path(rest))
+    if kind == "replay" and colon:
+        from posterhall.lm.replay import ReplayLM
+
+        place, _, name = rest.partition("#")
+        if not place:
+            raise DataError(f"{text}: names no file; write replay:calls.jsonl")
+        return ReplayLM(Path(place), model=name or None)
     if (text and path.is_dir()) or (_HUB_ID.fullmatch(text) and not path.exists()):
         from posterhall.lm.local import LocalLM
 

@@ -79,12 +79,13 @@ def table(own: Path | None = None) -> dict[str, Price]:
 def price_of(model: str, prices: Mapping[str, Price] | None = None) -> Price | None:
     """The price of a model; None if it is unknown.
 
-    A name is looked up as it is, then without the provider before the last slash, then without the date at
-    its end.
+    A name is looked up as it is, then without a server's address, without the provider before the last
+    slash, and without the date at its end.
     """
     prices = table() if prices is None else prices
-    short = model.rpartition("/")[2]
-    for name in (model, short, _VERSION.sub("", short)):
+    named = model.rpartition("#")[2]  # as in http://host/v1#name
+    short = named.rpartition("/")[2]
+    for name in (model, named, short, _VERSION.sub("", short)):
         if name in prices:
             return prices[name]
     return None
