@@ -72,6 +72,19 @@ def check_mixer(mixer: torch.nn.Module, dim: int, *, length: int = 11, tolerance
             assert close(first[row, :seen], whole[row, :seen]), "padding must not show"
             assert close(second[at], whole[row, seen : seen + 2]), "rows must go on from where they were"
 
+        # Rows that come and go: row 1 leaves, rows 0 and 2 of another state come, longer ones.
+        state, other = new_state(mixer, x, 4), new_state(mixer, x, length)
+        mixer(x[:, :3], place(3, (0,) * 3), state)
+        mixer(x[:, :5], place(5, (0,) * 3), other)
+        state.keep([0, 2])
+        state.join(other, [2, 0])
+        state.resize(length)
+        rows, past = [0, 2, 2, 0], (3, 3, 5, 5)
+        rest = torch.stack([x[row, seen : seen + 1] for row, seen in zip(rows, past, strict=True)])
+        step = mixer(rest, Placement(batch=4, tokens=1, device=x.device, past=past), state)
+        for at, (row, seen) in enumerate(zip(rows, past, strict=True)):
+            assert close(step[at, 0], whole[row, seen]), "rows that joined must go on from where they were"
+
         # Two documents in a row are as two rows.
         segments = (torch.arange(length) >= 5).long().expand(3, -1)
         packed = mixer(x, place(length, segments=segments))

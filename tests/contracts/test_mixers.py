@@ -74,6 +74,17 @@ class Sums:
     def select(self, rows):
         return Sums(self.total[rows], self.count[rows])
 
+    def join(self, other, rows):
+        taken = other.select(rows)
+        self.total = torch.cat((self.total, taken.total))
+        self.count = torch.cat((self.count, taken.count))
+
+    def keep(self, rows):
+        self.total, self.count = self.total[rows], self.count[rows]
+
+    def resize(self, max_length):
+        """Takes the same room for any length."""
+
 
 def test_a_running_mean_keeps_it():
     check_mixer(Average(), 4)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-_OPTIONS: dict[str, Any] = {
+OPTIONS: dict[str, Any] = {
     "cache": True,
     "nogil": True,
     "boundscheck": False,
@@ -30,18 +30,24 @@ _P3, _P4, _P5 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.flo
 _BIAS, _MANTISSA = np.int32(127), np.int32(23)
 
 
-@njit(inline="always", **_OPTIONS)
-def _sigmoid(x: Any) -> Any:
-    """1 / (1 + exp(-x)) to 2e-7, without a call, so that the loop around it is vectorised."""
-    y = min(max(-x, _LEAST), _MOST)
+@njit(inline="always", **OPTIONS)
+def exponential(x: Any) -> Any:
+    """exp(x) to 1e-7 within float32's range, without a call, so that the loop around it is vectorised."""
+    y = min(max(x, _LEAST), _MOST)
     n = np.floor(y * _LOG2E + _HALF)
     f = y - n * _LN2_HIGH - n * _LN2_LOW
     p = ((((_P0 * f + _P1) * f + _P2) * f + _P3) * f + _P4) * f + _P5
     power = np.int32((np.int32(n) + _BIAS) << _MANTISSA).view(np.float32)
-    return _ONE / (_ONE + (p * f * f + f + _ONE) * power)
+    return (p * f * f + f + _ONE) * power
 
 
-@njit(**_OPTIONS)
+@njit(inline="always", **OPTIONS)
+def _sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)) to 2e-7."""
+    return _ONE / (_ONE + exponential(-x))
+
+
+@njit(**OPTIONS)
 def rms_norm(x: Any, gain: Any, eps: Any, out: Any, inverse: Any) -> None:
     """out (M, D) = gain x / sqrt(mean(x^2) + eps); inverse (M,) keeps 1 / sqrt(...)."""
     rows, dim = x.shape
@@ -56,7 +62,7 @@ def rms_norm(x: Any, gain: Any, eps: Any, out: Any, inverse: Any) -> None:
             o[j] = a[j] * r * gain[j]
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def rms_norm_backward(x: Any, gain: Any, inverse: Any, grad: Any, grad_x: Any, grad_gain: Any) -> None:
     """grad_x = r g dy - x r^3 <g dy, x> / D, and grad_gain += r x dy; arguments as of `rms_norm`."""
     rows, dim = x.shape
@@ -71,7 +77,7 @@ def rms_norm_backward(x: Any, gain: Any, inverse: Any, grad: Any, grad_x: Any, g
             o[j] = r * gain[j] * d[j] - c * a[j]
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def swiglu(gate_up: Any, out: Any) -> None:
     """out (M, F) = silu(gate) up of gate_up (M, 2 F)."""
     rows, width = out.shape
@@ -81,7 +87,7 @@ def swiglu(gate_up: Any, out: Any) -> None:
             o[j] = gate[j] * _sigmoid(gate[j]) * up[j]
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def swiglu_backward(gate_up: Any, grad: Any, out: Any) -> None:
     """out (M, 2 F) = the gradient of `swiglu`'s argument, from that of its result (M, F)."""
     rows, width = grad.shape
@@ -95,7 +101,7 @@ def swiglu_backward(gate_up: Any, grad: Any, out: Any) -> None:
             d_gate[j] = d[j] * up[j] * (s + a - a * s)
 
 
-@njit(**_OPTIONS)
+@njit(**OPTIONS)
 def rotate(x: Any, cos: Any, sin: Any, turning: int, out: Any) -> None:
     """Turn the first heads of x (B, T, N, H) by their position's angles, copy the others.
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from posterhall.extras import functional, torch
-from posterhall.models import _kernels
+from posterhall.models import _attention_kernels, _kernels
 
 _FEW_THREADS = 4
 """Up to so many threads, one pass by a single one costs less than torch's several by all."""
@@ -58,6 +58,34 @@ def rotate(
     turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
     queries, keys = torch.split(turned, [heads, kv_heads], dim=2)
     return queries, keys, values
+
+
+def is_step(*tensors: torch.Tensor) -> bool:
+    """Whether a pass over one token a row is `attend`'s: float32 on a few threads, and no gradients."""
+    return not torch.is_grad_enabled() and _is_plain(*tensors) and _is_fused(*tensors)
+
+
+def attend(
+    qkv: torch.Tensor, table: torch.Tensor, kept: torch.Tensor, past: torch.Tensor, heads: int
+) -> torch.Tensor:
+    """Rotate, write down and attend for one token a row, where `is_step` allows it.
+
+    Args:
+        qkv: (B, heads + 2 kv_heads, H).
+        table: (2, L, H / 2), cosines and sines by position.
+        kept: (2, R >= B, kv_heads, L, H), keys and values; takes those of the new tokens.
+        past: (B,) tokens of each row so far.
+        heads: query heads.
+
+    Returns:
+        (B, heads, H).
+    """
+    result = qkv.new_empty((len(qkv), heads, qkv.shape[2]))
+    angles, memory = table.numpy(), kept.numpy()
+    _attention_kernels.attend(
+        qkv.numpy(), angles[0], angles[1], memory[0], memory[1], past.numpy(), heads, result.numpy()
+    )
+    return result
 
 
 def _is_plain(*tensors: torch.Tensor) -> bool:

@@ -44,6 +44,28 @@ class Cache:
             self.max_length,
         )
 
+    def join(self, other: Cache, rows: Sequence[int]) -> None:
+        """Take copies of some rows of another cache of the same model, behind one's own."""
+        for own, state in zip(self.states, other.states, strict=True):
+            own.join(state, rows)
+        self.lengths += [other.lengths[row] for row in rows]
+        self.max_length = max(self.max_length, other.max_length)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all rows but these, each at most once, in this order.
+
+        It costs least when those that stay keep their place, and gaps are filled from the end.
+        """
+        for state in self.states:
+            state.keep(rows)
+        self.lengths = [self.lengths[row] for row in rows]
+
+    def resize(self, max_length: int) -> None:
+        """Make room for rows of up to so many tokens; more than the model's longest serve nobody."""
+        self.max_length = max(max_length, *self.lengths)
+        for state in self.states:
+            state.resize(max_length)
+
     def room(self, tokens: int) -> None:
         """Check that every row has room for so many tokens more.
 

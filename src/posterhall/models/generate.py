@@ -1,22 +1,17 @@
-"""Text from a decoder: batched, with a cache, each row drawn as if it were alone.
-
-Rows of different length stand side by side with their padding at the end, where causality hides it, and
-each row draws from a generator of its own. So the tokens of a row depend on its prompt and its seed, not on
-its neighbours; only the last bits of the logits do (the matrix products of another batch size may round
-otherwise), which can turn the draw of two tokens that are as good as equal.
-"""
+"""Text from a decoder: prompts in, continuations out, as one call; see `posterhall.models.batching`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, SupportsIndex
-
-import numpy as np
 
 from posterhall import seeds as seeding
 from posterhall.errors import DataError
 from posterhall.extras import torch
+from posterhall.models.batching import Batch, Row
+from posterhall.models.sampling import Sampling
 
 if TYPE_CHECKING:
     from posterhall.models.decoder import Decoder
@@ -35,46 +30,6 @@ class Generation:
     """Log-probability of each under the model itself, whatever the temperature; None if not asked for."""
     stopped: bool
     """Whether a stop token or the watcher ended it; otherwise it was cut."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How a token is drawn from logits."""
-
-    temperature: float = 1.0
-    """Logits are divided by it, >= 0; 0 takes the likeliest token."""
-    top_k: int | None = None
-    """Only so many of the likeliest tokens, >= 1 (Fan et al. 2018)."""
-    top_p: float | None = None
-    """Only the fewest of the likeliest tokens that have this probability together, in (0, 1] (Holtzman
-    et al. 2020, §3.1), of what top_k leaves."""
-
-    def __post_init__(self) -> None:
-        if not (self.temperature >= 0 and np.isfinite(self.temperature)):
-            raise DataError(f"temperature is {self.temperature}; it must be at least 0")
-        if self.top_k is not None and self.top_k < 1:
-            raise DataError(f"top_k is {self.top_k}; it must be at least 1")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise DataError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
-
-    def draw(self, logits: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-        """Tokens (n,) of logits (n, V), by numbers in [0, 1) (n,)."""
-        if self.temperature == 0:
-            return logits.argmax(dim=-1)
-        if self.top_k == 1:
-            return logits.argmax(dim=-1)
-        scaled = logits.double() / self.temperature
-        if self.top_k is None and self.top_p is None:
-            return _invert(scaled.softmax(dim=-1), uniforms)
-        # Likeliest first; equal ones in the order of the vocabulary, on every device.
-        ordered, order = scaled.sort(dim=-1, descending=True, stable=True)
-        if self.top_k is not None:
-            ordered, order = ordered[:, : self.top_k], order[:, : self.top_k]
-        chances = ordered.softmax(dim=-1)
-        if self.top_p is not None:
-            before = chances.cumsum(dim=-1) - chances
-            chances = chances.where(before < self.top_p, 0.0)
-        return order.gather(-1, _invert(chances, uniforms)[:, None]).squeeze(-1)
 
 
 def generate(
@@ -128,101 +83,36 @@ def generate(
         own = list(seeds)
     else:
         own = [seeding.derive(seeds, "row", row) for row in range(len(prompts))]
+    stops = frozenset(stop_ids)
     rows = [
-        _Row(number, list(prompt), seeding.generator(seed, "token"))
+        Row(
+            prompt,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            seed=seed,
+            stop_ids=stops,
+            watch=None if watch is None else _watching(watch, number),
+            wants_logprobs=return_logprobs,
+        )
         for number, (prompt, seed) in enumerate(zip(prompts, own, strict=True))
     ]
-    stops = frozenset(stop_ids)
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
             # Rows of like length together: less padding.
-            waiting = sorted(rows, key=lambda row: len(row.prompt))
-            for start in range(0, len(waiting), batch):
-                _continue(model, waiting[start : start + batch], max_new_tokens, sampling, stops, watch)
+            waiting = deque(sorted(rows, key=lambda row: len(row.prompt))) if max_new_tokens else deque()
+            running = Batch(model, most_rows=batch, most_tokens=batch * longest)
+            while waiting or running.rows:
+                joining = running.admit(waiting)
+                for _ in joining:
+                    waiting.popleft()
+                running.join(joining)
+                running.step()
     finally:
         model.train(was_training)
     return [Generation(row.ids, row.logprobs if return_logprobs else None, row.stopped) for row in rows]
 
 
-class _Row:
-    def __init__(self, number: int, prompt: list[int], generator: np.random.Generator) -> None:
-        self.number, self.prompt, self.generator = number, prompt, generator
-        self.ids: list[int] = []
-        self.logprobs: list[float] = []
-        self.stopped = False
-
-    def take(self, token: int, logprob: float, stops: frozenset[int], watch: Watch | None) -> None:
-        if token in stops:
-            self.stopped = True
-            return
-        self.ids.append(token)
-        self.logprobs.append(logprob)
-        if watch is not None and watch(self.number, self.ids):
-            self.stopped = True
-
-
-def _continue(
-    model: Decoder,
-    rows: list[_Row],
-    max_new_tokens: int,
-    sampling: Sampling,
-    stops: frozenset[int],
-    watch: Watch | None,
-) -> None:
-    longest = model.config.max_length
-    room = min(longest, max(len(row.prompt) for row in rows) + max_new_tokens)
-    device = model.head_weight().device
-    distinct = {tuple(row.prompt): i for i, row in enumerate(_first_of_each(rows))}
-    lengths = [len(prompt) for prompt in distinct]
-    padded = torch.zeros(len(distinct), max(lengths), dtype=torch.long)
-    for i, prompt in enumerate(distinct):
-        padded[i, : len(prompt)] = torch.tensor(prompt)
-    cache = model.new_cache(len(distinct), room)
-    hidden = model.hidden(padded.to(device), cache=cache, valid=lengths)
-    last = hidden[torch.arange(len(distinct), device=device), torch.tensor(lengths, device=device) - 1]
-    copies = [distinct[tuple(row.prompt)] for row in rows]
-    if copies != list(range(len(distinct))):
-        cache, last = cache.select(copies), last[torch.tensor(copies, device=device)]
-
-    places = list(range(len(rows)))  # which row of the cache belongs to which row
-    while True:
-        logits = (last @ model.head_weight().t()).float()
-        uniforms = torch.tensor([rows[p].generator.random() for p in places], dtype=torch.float64)
-        tokens = sampling.draw(logits, uniforms.to(device))
-        logprobs = logits.log_softmax(dim=-1).gather(-1, tokens[:, None]).squeeze(-1)
-        going = []
-        for at, (token, logprob) in enumerate(zip(tokens.tolist(), logprobs.tolist(), strict=True)):
-            row = rows[places[at]]
-            if len(row.ids) < max_new_tokens:
-                row.take(token, logprob, stops, watch)
-            ended = row.stopped or len(row.ids) >= max_new_tokens
-            if not ended and cache.lengths[at] < longest:
-                going.append(at)
-        if not going:
-            return
-        if len(going) < len(places):
-            cache, tokens = cache.select(going), tokens[torch.tensor(going, device=device)]
-            places = [places[at] for at in going]
-        last = model.hidden(tokens[:, None], cache=cache)[:, 0]
-
-
-def _first_of_each(rows: list[_Row]) -> Iterator[_Row]:
-    seen: set[tuple[int, ...]] = set()
-    for row in rows:
-        if tuple(row.prompt) not in seen:
-            seen.add(tuple(row.prompt))
-            yield row
-
-
-def _invert(chances: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """The first token up to which more than a share u of the probability lies; never one of none."""
-    reached = chances.cumsum(dim=-1)
-    aim = uniforms[:, None] * reached[:, -1:]
-    found = torch.searchsorted(reached, aim, right=True).squeeze(-1)
-    # u < 1, but u times the total can round up to it.
-    last = (chances > 0).long().mul_(torch.arange(1, chances.shape[-1] + 1, device=chances.device)).amax(
-        -1
-    ) - 1
-    return torch.minimum(found, last)
+def _watching(watch: Watch, number: int) -> Callable[[Row], bool]:
+    return lambda row: watch(number, row.ids)

@@ -36,6 +36,27 @@ class State(Protocol):
     def select(self, rows: Sequence[int]) -> State:
         """A copy of some rows, in this order; a row may be taken several times."""
 
+    def join(self, other: Any, rows: Sequence[int]) -> None:
+        """Take copies of some rows of another state of the same mixer, behind one's own."""
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Be only these of one's rows, in this order, each at most once."""
+
+    def resize(self, max_length: int) -> None:
+        """Have room for rows of up to so many tokens, at least as many as are there."""
+
+
+@runtime_checkable
+class Recall(State, Protocol):
+    """A state that grows linearly and holds apart what it remembers of each token, so that a prompt's
+    beginning can be kept and given to another row."""
+
+    def read(self, row: int, start: int, stop: int) -> torch.Tensor:
+        """A copy of what a row remembers of its tokens from `start` to before `stop`."""
+
+    def write(self, row: int, start: int, pieces: Sequence[torch.Tensor]) -> None:
+        """Let a row remember such pieces, one behind the other, from `start` on."""
+
 
 @runtime_checkable
 class Mixer(Protocol):
@@ -100,6 +121,10 @@ class Placement:
         """(B, T) position of each token in its document, from 0."""
         return self._keep("positions", self._positions)  # type: ignore[return-value]
 
+    def starts(self) -> torch.Tensor:
+        """(B,) tokens each row had before."""
+        return self._keep("starts", self._starts)  # type: ignore[return-value]
+
     def mask(self) -> torch.Tensor | None:
         """(B or 1, 1, T, S) bool, true where token t sees position s of S = `end`; None: just causal."""
         return self._keep("mask", self._mask)
@@ -109,6 +134,9 @@ class Placement:
             self._kept[name] = make()
         return self._kept[name]
 
+    def _starts(self) -> torch.Tensor:
+        return torch.tensor(self.past or (0,) * self.batch, device=self.device)
+
     def _positions(self) -> torch.Tensor:
         along = torch.arange(self.tokens, device=self.device)
         if self.segments is not None:
@@ -116,7 +144,7 @@ class Placement:
             fresh[:, 1:] = self.segments[:, 1:] != self.segments[:, :-1]
             return along - torch.where(fresh, along, 0).cummax(1).values
         if self.past is not None:
-            return torch.tensor(self.past, device=self.device)[:, None] + along
+            return self.starts()[:, None] + along
         return along.expand(self.batch, self.tokens)
 
     def _mask(self) -> torch.Tensor | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from posterhall.extras import functional, nn, torch
 from posterhall.models import _ops
@@ -36,7 +36,7 @@ class Attention(nn.Module):
         self, batch: int, max_length: int, *, dtype: torch.dtype, device: torch.device
     ) -> AttentionState:
         """Room for the keys and values of `max_length` tokens."""
-        shape = (2, batch, max_length, self.kv_heads, self.head_dim)
+        shape = (2, batch, self.kv_heads, max_length, self.head_dim)
         return AttentionState(torch.zeros(shape, dtype=dtype, device=device))
 
     def forward(
@@ -45,8 +45,11 @@ class Attention(nn.Module):
         """Attend to what is before each token and to itself; see `Mixer`."""
         batch, tokens, _ = x.shape
         qkv = self.qkv(x).view(batch, tokens, -1, self.head_dim)
+        if state is not None and tokens == 1 and _ops.is_step(qkv, state.kept):
+            return cast("torch.Tensor", self.out(self._step(qkv, placement, state)))
         cos, sin = self._turns(placement, qkv.dtype)
         queries, keys, values = _ops.rotate(qkv, cos, sin, self.heads, self.kv_heads)
+        keys, values = keys.transpose(1, 2), values.transpose(1, 2)
         if state is not None:
             keys, values = state.extend(keys, values, placement)
         # One new token for rows of the same length sees everything: no mask at all.
@@ -54,14 +57,21 @@ class Attention(nn.Module):
         mask = None if everything else placement.mask()
         mixed = functional.scaled_dot_product_attention(
             queries.transpose(1, 2),
-            keys.transpose(1, 2),
-            values.transpose(1, 2),
+            keys,
+            values,
             attn_mask=mask,
             is_causal=mask is None and not everything,
             enable_gqa=self.kv_heads != self.heads,
         )
         result: torch.Tensor = self.out(mixed.transpose(1, 2).reshape(batch, tokens, -1))
         return result
+
+    def _step(self, qkv: torch.Tensor, placement: Placement, state: AttentionState) -> torch.Tensor:
+        """The same for one token a row, as one pass that costs each row what it is long."""
+        table = rotary_table(self.head_dim, self.max_length, self.theta, qkv.dtype, placement.device)
+        state.resize(placement.end)
+        mixed = _ops.attend(qkv[:, 0], table, state.kept, placement.starts(), self.heads)
+        return mixed.view(placement.batch, 1, -1)
 
     def _turns(self, placement: Placement, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines of the tokens' angles, each (B or 1, T, 1, H / 2)."""
@@ -75,28 +85,76 @@ class Attention(nn.Module):
 
 
 class AttentionState:
-    """Keys and values of the tokens so far, after rotation."""
+    """Keys and values of the tokens so far, after rotation.
 
-    def __init__(self, kept: torch.Tensor) -> None:
-        self.kept = kept  # (2, B, L, kv_heads, H)
+    There may be room for more rows and tokens than there are, so that rows come and tokens are added
+    without all the others being copied each time.
+    """
+
+    def __init__(self, kept: torch.Tensor, rows: int | None = None) -> None:
+        self.kept = kept  # (2, R >= B, kv_heads, L, H): each head reads its own in one go
+        self.rows = kept.shape[1] if rows is None else rows
 
     def extend(
         self, keys: torch.Tensor, values: torch.Tensor, placement: Placement
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write (B, T, kv_heads, H) where they belong; return all up to the placement's end."""
+        """Write (B, kv_heads, T, H) where they belong; return all up to the placement's end."""
+        self.resize(placement.end)
         start = placement.start
         if start is not None:
-            self.kept[0, :, start : start + placement.tokens] = keys
-            self.kept[1, :, start : start + placement.tokens] = values
+            self.kept[0, : self.rows, :, start : start + placement.tokens] = keys
+            self.kept[1, : self.rows, :, start : start + placement.tokens] = values
         else:
             rows = torch.arange(placement.batch, device=keys.device)[:, None]
-            self.kept[0, rows, placement.positions()] = keys
-            self.kept[1, rows, placement.positions()] = values
-        return self.kept[0, :, : placement.end], self.kept[1, :, : placement.end]
+            # An index on either side of a slice: what it picks comes first, (B, T, kv_heads, H).
+            self.kept[0][rows, :, placement.positions()] = keys.transpose(1, 2)
+            self.kept[1][rows, :, placement.positions()] = values.transpose(1, 2)
+        return self.kept[0, : self.rows, :, : placement.end], self.kept[1, : self.rows, :, : placement.end]
 
     def select(self, rows: Sequence[int]) -> AttentionState:
         """A copy of some rows."""
         return AttentionState(self.kept[:, torch.tensor(rows, device=self.kept.device)])
+
+    def join(self, other: AttentionState, rows: Sequence[int]) -> None:
+        """Take copies of some rows of another; room for rows grows by half at least."""
+        total, length = self.rows + len(rows), other.kept.shape[3]
+        capacity, room = self.kept.shape[1], self.kept.shape[3]
+        if total > capacity or length > room:
+            self._move(max(total, capacity + capacity // 2) if total > capacity else capacity, length)
+        taken = torch.tensor(rows, device=self.kept.device)
+        self.kept[:, self.rows : total, :, :length] = other.kept[:, taken]
+        self.rows = total
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Be only some rows: those that leave are filled by later ones where it can be so."""
+        moved = [(to, row) for to, row in enumerate(rows) if to != row]
+        if all(row >= len(rows) for _, row in moved):  # nothing that is read has been written over
+            for to, row in moved:
+                self.kept[:, to] = self.kept[:, row]
+        else:
+            self.kept = self.kept[:, torch.tensor(rows, device=self.kept.device)]
+        self.rows = len(rows)
+
+    def resize(self, max_length: int) -> None:
+        """Have room for so many tokens a row."""
+        if max_length > self.kept.shape[3]:
+            self._move(self.kept.shape[1], max_length)
+
+    def read(self, row: int, start: int, stop: int) -> torch.Tensor:
+        """Keys and values of some tokens of a row, (2, kv_heads, stop - start, H)."""
+        return self.kept[:, row, :, start:stop].clone()
+
+    def write(self, row: int, start: int, pieces: Sequence[torch.Tensor]) -> None:
+        """Keys and values of further tokens of a row."""
+        stop = start + sum(each.shape[2] for each in pieces)
+        self.kept[:, row, :, start:stop] = torch.cat(list(pieces), dim=2)
+
+    def _move(self, capacity: int, length: int) -> None:
+        """Into more room; zeros, since what is masked must not be NaN."""
+        _, _, heads, room, size = self.kept.shape
+        moved = self.kept.new_zeros((2, capacity, heads, max(room, length), size))
+        moved[:, : self.rows, :, :room] = self.kept[:, : self.rows]
+        self.kept = moved
 
 
 @functools.lru_cache(maxsize=16)
