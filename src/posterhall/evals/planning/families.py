@@ -111,7 +111,7 @@ def _blocks(
     if groups < 2 or size < 2:
         raise DataError(f"{groups} groups of {size}; there must be at least 2 groups of at least 2")
     touching = max(sum(group in pair for pair in pairs) for group in range(groups))
-    if not 1 <= bridges or bridges * touching > size:
+    if bridges < 1 or bridges * touching > size:
         raise DataError(
             f"{bridges} bridges between groups of {size}; at least 1, and each ends at a node of its own, "
             f"so at most {size // touching}"

@@ -32,7 +32,7 @@ def read(name: str | Path) -> Graph:
     if not path.is_file():
         raise DataError(
             f"graph {str(name)!r}: allowed are {', '.join(PUBLISHED)}, a random family, as "
-            f"clusters:groups=3:size=5, or a file, and there is no such file.{did_you_mean(str(name), PUBLISHED)}"
+            "clusters:groups=3:size=5, or a file, and there is no such file"
         )
     if path.stat().st_size > _LARGEST:
         raise DataError(f"{path} has over {_LARGEST >> 20} MiB; it is no graph to be told of in words")
@@ -41,10 +41,8 @@ def read(name: str | Path) -> Graph:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as a graph: {error}") from None
     if path.suffix.lower() == ".json":
-        value = _json(path, text)
-    else:
-        value = {"edges": _lines(path, text)}
-    return _graph(path, value)
+        return _graph(path, _json(path, text))
+    return _graph(path, {"edges": _lines(path, text)})
 
 
 def _json(path: Path, text: str) -> Mapping[str, Any]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -146,13 +146,14 @@ def verify(
     n = len(answers)
     begin = np.asarray(starts, dtype=np.int64)
     where = np.zeros(n, dtype=np.int64) if world is None else np.asarray(world, dtype=np.int64)
-    ends = goals if isinstance(goals, Sequence) else np.asarray(goals).tolist()
+    given: Any = goals if isinstance(goals, Sequence) else np.asarray(goals).tolist()
+    ends = [each if isinstance(each, Sequence) else (each,) for each in given]
     if not len(begin) == len(where) == len(ends) == n:
         raise DataError(f"{n} answers, {len(begin)} starts, {len(ends)} goals: there must be one of each")
     if n and not (where.min() >= 0 and where.max() < len(worlds)):
         raise DataError(f"an answer is of graph {where.max()}; there are {len(worlds)}")
     said, said_at = _flat([each if each is not None else () for each in answers])
-    wanted, wanted_at = _flat([list(each) if isinstance(each, Sequence) else [int(each)] for each in ends])
+    wanted, wanted_at = _flat(ends)
     limits = np.diff(worlds.nodes)[where] - 1
     for name, values, limit, lowest in (
         ("start", begin, limits, 0),
