@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lm import check_lm
@@ -50,3 +52,25 @@ def local():
 )
 def test_backend_keeps_the_contract(make, can):
     check_lm(make, **can)
+
+
+@pytest.mark.parametrize("fan_out", [False, True])
+def test_a_model_behind_a_server_keeps_the_contract(fan_out, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "lm"))
+    from servers import EchoAnswers, serving
+
+    from posterhall.lm.http import HttpLM, HttpSettings
+
+    with serving(EchoAnswers()) as server:
+        check_lm(lambda: HttpLM(f"{server.base}#echo", HttpSettings(fan_out=fan_out)))
+
+
+def test_a_poor_server_keeps_the_contract_as_far_as_it_goes(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "lm"))
+    from servers import EchoAnswers, serving
+
+    from posterhall.lm.http import HttpLM
+
+    answers = EchoAnswers(gives_n=False, chat_only=True, refuses=("seed",), drops=("usage",))
+    with serving(answers) as server:
+        check_lm(lambda: HttpLM(f"{server.base}#echo"), scores=False, embeds=False)

@@ -147,10 +147,10 @@ class HttpLM(LM):
 
     def _learn_choices(self, given: int, wanted: int) -> None:
         can = self.capabilities
-        if given == wanted:
-            can.n = True
-        elif can.n is None:  # one that has given all it was asked for may fail to now and then
-            can.n = given > 1
+        if can.n is not None:
+            return  # one that has given all it was asked for may fail to now and then
+        can.n = given > 1
+        if given < wanted:
             can.most_choices = given
             _log.warning(
                 "%s gives %d of %d choices; the others are asked for apart", self.name, given, wanted

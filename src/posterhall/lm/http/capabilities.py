@@ -16,7 +16,7 @@ _REFUSING = re.compile(
     re.IGNORECASE,
 )
 _TOO_LONG = re.compile(
-    r"context.?(?:length|size|window)|maximum context|n_ctx|prompt is too long|input is too long"
+    r"context.?(?:length|size|window|limit)|maximum context|n_ctx|prompt is too long|input is too long"
     r"|too many (?:input )?tokens|exceeds? (?:the )?(?:available )?context|maximum (?:input|prompt) length",
     re.IGNORECASE,
 )

@@ -248,14 +248,12 @@ class Client:
             if length is not None and length > largest:
                 raise _TooLong(f"it says {size(length)}")
             content = response.content
-            parts = [await content.readany()]
-            if not content.at_eof():
-                read = len(parts[0])
-                while part := await content.readany():
-                    parts.append(part)
-                    read += len(part)
-                    if read > largest:
-                        raise _TooLong(f"after {size(read)}")
+            parts, read = [], 0
+            while part := await content.readany():
+                parts.append(part)
+                read += len(part)
+                if read > largest:  # it does not say beforehand, or it is compressed
+                    raise _TooLong(f"{size(read)} and more")
             return _Reply(response.status, response.headers, parts[0] if len(parts) == 1 else b"".join(parts))
 
     async def _elsewhere(self, place: _Place, path: str, body: bytes | None) -> _Reply | None:
