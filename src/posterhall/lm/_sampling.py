@@ -1,83 +1,38 @@
-"""Samples of many requests at once, each ended at its stop texts as soon as they appear."""
+"""Between requests and the rows of a batch; samples end at their stop texts as soon as they appear."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from posterhall.errors import DataError
 from posterhall.lm import _tokens
 from posterhall.lm.protocol import NEXT_TURN, Request, Sample, cut, shown, transcript
-from posterhall.models.generate import Generation
-from posterhall.models.generate import generate as continue_rows
+from posterhall.models.batching import Row
+from posterhall.models.sampling import Sampling
 from posterhall.seeds import derive
 
 if TYPE_CHECKING:
     from posterhall.data.tokenizer import Tokenizer
     from posterhall.models.decoder import Decoder
 
-LARGEST_BATCH = 64
-"""Rows decoded at once."""
+Flags = npt.NDArray[np.bool_]
 
 
-@dataclass
-class _Row:
-    """One sample to be drawn."""
+def rows(model: Decoder, tokenizer: Tokenizer, requests: Sequence[Request]) -> list[list[Row]]:
+    """The rows of each request, one a sample.
 
-    request: Request
-    ids: list[int]
-    stop: tuple[str, ...]
-    seed: int
-
-    @property
-    def tail(self) -> int:
-        """Tokens at the end in which a stop text that has just been completed lies; each has a byte."""
-        return max((len(each.encode("utf-8", "surrogatepass")) for each in self.stop), default=0) + 1
-
-
-def generate(
-    model: Decoder, tokenizer: Tokenizer, requests: Sequence[Request], *, cache_bytes: int
-) -> list[list[Sample]]:
-    """Draw the samples of each request; see `LM.agenerate`."""
-    rows = [row for each in _prompts(model, tokenizer, requests) for row in each]
-    samples: list[Sample | None] = [None] * len(rows)
-    alike: dict[tuple[int, float, float], list[int]] = {}
-    for number, row in enumerate(rows):
-        how = (row.request.max_tokens, row.request.temperature, row.request.top_p)
-        alike.setdefault(how, []).append(number)
-    room = _tokens.tokens_in(model, cache_bytes)
-    for (max_tokens, temperature, top_p), numbers in alike.items():
-        group = [rows[number] for number in numbers]
-        length = min(max(len(row.ids) for row in group) + max_tokens, model.config.max_length)
-
-        def ended(at: int, ids: list[int], group: list[_Row] = group) -> bool:
-            stop = group[at].stop
-            return bool(stop) and cut(tokenizer.decode(ids[-group[at].tail :]), stop)[1]
-
-        generations = continue_rows(
-            model,
-            [row.ids for row in group],
-            max_new_tokens=max_tokens,
-            temperature=temperature,
-            top_p=None if top_p == 1.0 else top_p,
-            seeds=[row.seed for row in group],
-            stop_ids=() if tokenizer.eos_id is None else (tokenizer.eos_id,),
-            watch=ended,
-            return_logprobs=True,
-            batch=max(1, min(LARGEST_BATCH, room // length)),
-        )
-        for number, row, generation in zip(numbers, group, generations, strict=True):
-            samples[number] = _sample(tokenizer, row, generation)
-    drawn = iter(each for each in samples if each is not None)
-    return [[next(drawn) for _ in range(request.n)] for request in requests]
-
-
-def _prompts(model: Decoder, tokenizer: Tokenizer, requests: Sequence[Request]) -> list[list[_Row]]:
-    """The rows of each request, checked against the model's context."""
+    Raises:
+        DataError: for a prompt that is empty or does not fit in the model's context.
+    """
     start = _tokens.beginning(tokenizer)
     texts = [transcript(each.prompt) for each in requests]
-    rows = []
+    ends = frozenset(() if tokenizer.eos_id is None else (tokenizer.eos_id,))
+    found = []
     for request, own in zip(requests, tokenizer.encode_batch(texts), strict=True):
         ids = start + own.tolist()
         if not ids:
@@ -89,26 +44,80 @@ def _prompts(model: Decoder, tokenizer: Tokenizer, requests: Sequence[Request]) 
                 f"the prompt has {len(ids)} tokens, and the model's context is {model.config.max_length}; "
                 f"shorten it (fewer examples) {shown(request.prompt)}"
             )
-        stop = request.stop if isinstance(request.prompt, str) else (*request.stop, NEXT_TURN)
-        seed = request.seed or 0
-        rows.append([_Row(request, ids, stop, derive(seed, "sample", i)) for i in range(request.n)])
-    return rows
+        sampling = Sampling(request.temperature, None, None if request.top_p == 1.0 else request.top_p)
+        watch = _watch(tokenizer, model.config.vocab_size, stops(request))
+        found.append(
+            [
+                Row(
+                    ids,
+                    max_new_tokens=request.max_tokens,
+                    sampling=sampling,
+                    seed=derive(request.seed or 0, "sample", number),
+                    stop_ids=ends,
+                    watch=watch,
+                    wants_logprobs=request.logprobs,
+                )
+                for number in range(request.first, request.first + request.n)
+            ]
+        )
+    return found
 
 
-def _sample(tokenizer: Tokenizer, row: _Row, generation: Generation) -> Sample:
-    text, stopped = cut(tokenizer.decode(generation.ids), row.stop)
+def stops(request: Request) -> tuple[str, ...]:
+    """The texts that end a sample; in a conversation, also what begins the next turn."""
+    return request.stop if isinstance(request.prompt, str) else (*request.stop, NEXT_TURN)
+
+
+def sample(tokenizer: Tokenizer, request: Request, row: Row) -> Sample:
+    """What a row that has ended says."""
+    stop = stops(request)
+    text, stopped = cut(tokenizer.decode(row.ids), stop)
     tokens = logprobs = None
-    if row.request.logprobs and generation.logprobs is not None:
-        kept = len(generation.ids)
+    if request.logprobs:
+        kept = len(row.ids)
         if stopped:  # the tokens that begin before the stop text
-            kept = next(k for k in range(kept) if len(tokenizer.decode(generation.ids[:k])) >= len(text))
-        tokens = _tokens.texts(tokenizer, generation.ids[:kept])
-        logprobs = tuple(min(each, 0.0) for each in generation.logprobs[:kept])
+            kept = next(k for k in range(kept) if len(tokenizer.decode(row.ids[:k])) >= len(text))
+        tokens = _tokens.texts(tokenizer, row.ids[:kept])
+        logprobs = tuple(min(each, 0.0) for each in row.logprobs[:kept])
     return Sample(
         text=text,
-        finish_reason="stop" if stopped or generation.stopped else "length",
-        tokens_in=len(row.ids),
-        tokens_out=len(generation.ids),
+        finish_reason="stop" if stopped or row.stopped else "length",
+        tokens_in=len(row.prompt),
+        tokens_out=len(row.ids),
         tokens=tokens,
         logprobs=logprobs,
     )
+
+
+def _watch(tokenizer: Tokenizer, size: int, stop: Sequence[str]) -> Callable[[Row], bool] | None:
+    """Whether a stop text has just been completed.
+
+    Most tokens cannot complete one; only for those that can is text made of the last few.
+    """
+    if not stop:
+        return None
+    # Tokens at the end in which a text that has just been completed lies; each has a byte.
+    tail = max(len(each.encode("utf-8", "surrogatepass")) for each in stop) + 1
+    ending = _completing(tokenizer, size, frozenset(each[-1] for each in stop))
+
+    def watch(row: Row) -> bool:
+        return bool(ending[row.ids[-1]]) and cut(tokenizer.decode(row.ids[-tail:]), stop)[1]
+
+    return watch
+
+
+@functools.lru_cache(maxsize=32)
+def _completing(tokenizer: Tokenizer, size: int, last: frozenset[str]) -> Flags:
+    """Which tokens may bring one of these characters: have it in them, or a part of a character.
+
+    What a token is by itself may lack a space that it has among others, so all may bring one of those.
+    """
+    if " " in last:
+        return np.ones(size, dtype=np.bool_)
+    texts = _alone(tokenizer, size)
+    return np.array(["\ufffd" in text or not last.isdisjoint(text) for text in texts], dtype=np.bool_)
+
+
+@functools.lru_cache(maxsize=4)
+def _alone(tokenizer: Tokenizer, size: int) -> tuple[str, ...]:
+    return _tokens.texts(tokenizer, range(size))

@@ -40,7 +40,7 @@ class _Continuation:
 
 
 @dataclass
-class _Item:
+class Item:
     """A prompt's tokens up to where all its continuations still agree, and the continuations."""
 
     prefix: list[int]
@@ -59,20 +59,9 @@ class _Item:
         return max(len(each.ids) for each in self.continuations)
 
 
-def score(
-    model: Decoder,
-    tokenizer: Tokenizer,
-    items: Sequence[tuple[str, Sequence[str]]],
-    *,
-    cache_bytes: int,
-) -> list[list[Scored]]:
-    """Score the continuations of each prompt; see `LM.ascore`.
-
-    A continuation's tokens are those of prompt + continuation that are not the prompt's own: where the two
-    merge into one token, that token is scored whole.
-    """
-    read = _read(model, tokenizer, items)
-    asked = [each for each in read if each.continuations]
+def passes(items: Sequence[Item], *, model: Decoder, cache_bytes: int) -> Iterator[None]:
+    """Score items, whose results stay with them, a batch with each `next`."""
+    asked = [each for each in items if each.continuations]
     lead = _common([each.prefix[:-1] for each in asked])
     if len(asked) < 2 or lead < SHORTEST_LEAD:
         lead = 0
@@ -83,6 +72,15 @@ def score(
         model.hidden(_tokens.padded(model, [asked[0].prefix[:lead]]), cache=shared)
     for batch in _batches(asked, model, room, shared.max_length if shared else 0):
         _score_batch(model, batch, lead, shared, room)
+        yield
+
+
+def results(tokenizer: Tokenizer, items: Sequence[Item]) -> list[list[Scored]]:
+    """What was found: for each item, in order, one a continuation.
+
+    A continuation's tokens are those of prompt + continuation that are not the prompt's own: where the two
+    merge into one token, that token is scored whole.
+    """
     return [
         [
             Scored(
@@ -93,24 +91,28 @@ def score(
             )
             for each in item.continuations
         ]
-        for item in read
+        for item in items
     ]
 
 
-def _read(model: Decoder, tokenizer: Tokenizer, items: Sequence[tuple[str, Sequence[str]]]) -> list[_Item]:
-    """Texts to tokens, and checked against the model's context."""
+def read(model: Decoder, tokenizer: Tokenizer, items: Sequence[tuple[str, Sequence[str]]]) -> list[Item]:
+    """Texts to tokens, and checked against the model's context.
+
+    Raises:
+        DataError: for a continuation without a token, or one that does not fit.
+    """
     start = _tokens.beginning(tokenizer)
     texts = [prompt for prompt, _ in items]
     texts += [prompt + each for prompt, continuations in items for each in continuations]
     ids = iter([each.tolist() for each in tokenizer.encode_batch(texts)])
     prompts = list(itertools.islice(ids, len(items)))
-    read = []
+    found = []
     for prompt, (text, continuations) in zip(prompts, items, strict=True):
         whole = list(itertools.islice(ids, len(continuations)))
         agreed = [_common([prompt, each]) for each in whole]
         shared = min(agreed, default=len(prompt))
         prefix = start + prompt[:shared]
-        item = _Item(prefix, [])
+        item = Item(prefix, [])
         for said, each, same in zip(continuations, whole, agreed, strict=True):
             if len(each) <= same:
                 raise DataError(
@@ -130,8 +132,8 @@ def _read(model: Decoder, tokenizer: Tokenizer, items: Sequence[tuple[str, Seque
                     f"prompt and continuation have {size + 1} tokens, and the model's context is "
                     f"{model.config.max_length}; shorten the prompt (fewer examples) {shown(text)}"
                 )
-        read.append(item)
-    return read
+        found.append(item)
+    return found
 
 
 def _common(rows: Sequence[list[int]]) -> int:
@@ -145,12 +147,12 @@ def _common(rows: Sequence[list[int]]) -> int:
     return min(len(low), len(high))
 
 
-def _batches(items: Sequence[_Item], model: Decoder, room: int, length: int) -> Iterator[list[_Item]]:
+def _batches(items: Sequence[Item], model: Decoder, room: int, length: int) -> Iterator[list[Item]]:
     """Items of like length together, within the model's context and `room` tokens of cache.
 
     A row of cache has the items' own length, or `length` where that is more.
     """
-    batch: list[_Item] = []
+    batch: list[Item] = []
     prefix = feed = 0
     for item in sorted(items, key=lambda each: (len(each.prefix), each.longest_feed)):
         longer, wider = max(prefix, len(item.prefix)), max(feed, item.longest_feed)
@@ -164,13 +166,13 @@ def _batches(items: Sequence[_Item], model: Decoder, room: int, length: int) -> 
         yield batch
 
 
-def _length(model: Decoder, items: Sequence[_Item]) -> int:
+def _length(model: Decoder, items: Sequence[Item]) -> int:
     """Tokens of a cache with room for all items, padded to each other."""
     longest = max(len(each.prefix) for each in items) + max(each.longest_feed for each in items)
     return min(model.config.max_length, longest)
 
 
-def _score_batch(model: Decoder, items: Sequence[_Item], lead: int, shared: Cache | None, room: int) -> None:
+def _score_batch(model: Decoder, items: Sequence[Item], lead: int, shared: Cache | None, room: int) -> None:
     """Read the items' prefixes into a cache, then their continuations after it."""
     rests = [item.prefix[lead:-1] for item in items]
     length = _length(model, items) if shared is None else shared.max_length

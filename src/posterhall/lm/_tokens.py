@@ -35,8 +35,12 @@ LARGEST_BATCH = 1 << 14
 """Tokens read at once; with more, a small model gets no faster, and attention masks get large."""
 
 
+def bytes_each(model: Decoder) -> int:
+    """Bytes of the keys and values of a token."""
+    config = model.config
+    return 2 * config.layers * config.key_value_heads * config.head_dim * model.head_weight().element_size()
+
+
 def tokens_in(model: Decoder, cache_bytes: int) -> int:
     """How many tokens, over all rows, may be held in a cache of so many bytes, and read at once, >= 1."""
-    config = model.config
-    token = 2 * config.layers * config.key_value_heads * config.head_dim * model.head_weight().element_size()
-    return max(1, min(LARGEST_BATCH, cache_bytes // token))
+    return max(1, min(LARGEST_BATCH, cache_bytes // bytes_each(model)))

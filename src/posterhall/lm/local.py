@@ -3,39 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from posterhall.errors import DataError
 from posterhall.extras import require, torch
-from posterhall.lm import _sampling, _scoring, _tokens
-from posterhall.lm.protocol import LM, Floats, Request, Sample, Scored
+from posterhall.lm import _embedding, _sampling, _scoring, _stream, _tokens
+from posterhall.lm.engine import Engine
+from posterhall.lm.protocol import LM, Floats, Piece, Request, Sample, Scored
 
 if TYPE_CHECKING:
     from posterhall.data.tokenizer import Tokenizer
+    from posterhall.models.batching import Row
     from posterhall.models.decoder import Decoder
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 CACHE_BYTES = 512 << 20
 """Of keys and values held at once; more makes larger batches, not other results."""
+PREFIX_BYTES = 128 << 20
+"""Of the keys and values of recent prompts' beginnings."""
+BATCH = 64
+"""Rows decoded at once."""
+_FEW = 16
+"""Items whose texts become tokens in no time."""
 
 
 class LocalLM(LM):
     """A decoder and its tokeniser, asked in batches.
 
-    A text begins with the tokeniser's token for that (bos, else eos), where it has one. Scoring reads what
-    prompts share once, and each prompt once whatever the number of its continuations. What a request's
-    sample says follows from its seed and its number among the request's samples, not from its batch. An
-    embedding is the mean of the last layer's states over a text's tokens.
+    What several coroutines ask at the same time is answered together (`posterhall.lm.engine`), and what
+    recent prompts began with is not read again. A text begins with the tokeniser's token for that (bos, else
+    eos), where it has one. Scoring reads what prompts share once, and each prompt once whatever the number of
+    its continuations. What a request's sample says follows from its seed and its number among the request's
+    samples, not from its batch. An embedding is the mean of the last layer's states over a text's tokens.
 
     Args:
         model: the decoder.
         tokenizer: its tokeniser.
         name: what results are labelled with.
         cache_bytes: most memory for keys and values; what does not fit is done in turn.
+        prefix_bytes: memory for the beginnings of recent prompts; 0 keeps none.
+        batch: rows decoded at once, >= 1.
     """
 
     def __init__(
@@ -45,6 +59,8 @@ class LocalLM(LM):
         *,
         name: str = "local",
         cache_bytes: int = CACHE_BYTES,
+        prefix_bytes: int = PREFIX_BYTES,
+        batch: int = BATCH,
     ) -> None:
         if tokenizer.vocab_size > model.config.vocab_size:
             raise DataError(
@@ -55,8 +71,16 @@ class LocalLM(LM):
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.parameters = sum(each.numel() for each in model.parameters())
-        self._cache_bytes = cache_bytes
-        self._busy = threading.Lock()  # two batches at once would fight for cores and memory
+        self._engine = Engine(
+            self.model,
+            most_rows=batch,
+            most_tokens=cache_bytes // _tokens.bytes_each(model),
+            prefix_bytes=prefix_bytes,
+        )
+        self._scoring = functools.partial(_scoring.passes, model=self.model, cache_bytes=cache_bytes)
+        self._embedding = functools.partial(_embedding.passes, model=self.model)
+        self._hashing = threading.Lock()
+        self._fingerprint: tuple[Any, str] | None = None
 
     @classmethod
     def load(
@@ -66,6 +90,8 @@ class LocalLM(LM):
         dtype: str | None = None,
         device: str = "cpu",
         cache_bytes: int = CACHE_BYTES,
+        prefix_bytes: int = PREFIX_BYTES,
+        batch: int = BATCH,
     ) -> LocalLM:
         """Load a Llama-architecture checkpoint with its tokeniser.
 
@@ -73,7 +99,7 @@ class LocalLM(LM):
             path: its directory, that of a run which trained it, or an id on the Hugging Face hub.
             dtype: as "bfloat16"; None keeps the files'.
             device: as "cpu", "cuda".
-            cache_bytes: most memory for keys and values.
+            cache_bytes, prefix_bytes, batch: see the class.
 
         Raises:
             DataError: if there is none, or it cannot be understood.
@@ -85,40 +111,74 @@ class LocalLM(LM):
 
         place = hub.locate(path)
         model = hub.load(place, dtype=dtype, device=device)
-        lm = cls(model, tokenizers.load(place), name=str(path), cache_bytes=cache_bytes)
+        lm = cls(
+            model,
+            tokenizers.load(place),
+            name=str(path),
+            cache_bytes=cache_bytes,
+            prefix_bytes=prefix_bytes,
+            batch=batch,
+        )
         lm.source = place
         return lm
 
+    def fingerprint(self) -> str:
+        """Another one for other weights, another number format, or another tokeniser."""
+        weights = tuple((each.data_ptr(), each._version) for each in self.model.parameters())
+        with self._hashing:
+            if self._fingerprint is None or self._fingerprint[0] != weights:
+                digest = hashlib.blake2b(digest_size=16, person=b"posterhall.local")
+                digest.update(repr(self.model.config).encode())
+                digest.update(self.tokenizer.digest.encode())
+                for name, each in self.model.named_parameters():
+                    digest.update(f"{name} {each.dtype} {tuple(each.shape)}".encode())
+                    data = each.detach().cpu().reshape(-1).contiguous()
+                    digest.update(data.view(torch.uint8).numpy().data)
+                self._fingerprint = weights, f"local:{digest.hexdigest()}"
+            return self._fingerprint[1]
+
     async def agenerate(self, requests: Sequence[Request]) -> list[list[Sample]]:
-        return await asyncio.to_thread(self._generate, list(requests))
+        rows = await _aside(len(requests), _sampling.rows, self.model, self.tokenizer, requests)
+        await self._engine.draw([row for each in rows for row in each])
+        return await _aside(len(requests), self._samples, requests, rows)
+
+    async def astream(self, request: Request) -> AsyncIterator[Piece]:
+        [rows] = _sampling.rows(self.model, self.tokenizer, [request])
+        streams = {row: _stream.Stream(self.tokenizer, request, i) for i, row in enumerate(rows)}
+        news: asyncio.Queue[tuple[Row, int] | None] = asyncio.Queue()
+        drawing = asyncio.ensure_future(self._engine.draw(rows, lambda *news_: news.put_nowait(news_)))
+        drawing.add_done_callback(lambda _: news.put_nowait(None))
+        try:
+            while (told := await news.get()) is not None:
+                row, size = told
+                piece = streams[row].take(row, size)
+                if piece is not None:
+                    yield piece
+            await drawing
+            for row, stream in streams.items():
+                yield stream.end(row)
+        finally:
+            drawing.cancel()
 
     async def ascore(self, items: Sequence[tuple[str, Sequence[str]]]) -> list[list[Scored]]:
-        return await asyncio.to_thread(self._score, list(items))
+        read = await _aside(len(items), _scoring.read, self.model, self.tokenizer, items)
+        await self._engine.run(self._scoring, read)
+        return await _aside(len(items), _scoring.results, self.tokenizer, read)
 
     async def aembed(self, texts: Sequence[str]) -> Floats:
-        return await asyncio.to_thread(self._embed, list(texts))
+        read = await _aside(len(texts), _embedding.read, self.model, self.tokenizer, texts)
+        await self._engine.run(self._embedding, read)
+        return _embedding.results(self.model, read)
 
-    def _generate(self, requests: list[Request]) -> list[list[Sample]]:
-        with self._busy, torch.no_grad():
-            return _sampling.generate(self.model, self.tokenizer, requests, cache_bytes=self._cache_bytes)
+    def _samples(self, requests: Sequence[Request], rows: Sequence[Sequence[Row]]) -> list[list[Sample]]:
+        return [
+            [_sampling.sample(self.tokenizer, request, row) for row in own]
+            for request, own in zip(requests, rows, strict=True)
+        ]
 
-    def _score(self, items: list[tuple[str, Sequence[str]]]) -> list[list[Scored]]:
-        with self._busy, torch.no_grad():
-            return _scoring.score(self.model, self.tokenizer, items, cache_bytes=self._cache_bytes)
 
-    def _embed(self, texts: list[str]) -> Floats:
-        vectors = np.zeros((len(texts), self.model.config.dim), dtype=np.float32)
-        device = self.model.head_weight().device
-        with self._busy, torch.no_grad():
-            start = _tokens.beginning(self.tokenizer)
-            for row, own in enumerate(self.tokenizer.encode_batch(texts)):
-                ids = start + own.tolist()
-                if not ids:
-                    raise DataError(f"text {row} is empty; there is nothing to embed")
-                if len(ids) > (context := self.model.config.max_length):
-                    raise DataError(
-                        f"text {row} has {len(ids)} tokens, the model's context {context}; embed it in parts"
-                    )
-                hidden = self.model.hidden(torch.tensor([ids], device=device))
-                vectors[row] = hidden[0].float().mean(0).cpu().numpy()
-        return vectors
+async def _aside(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run what takes long for many items in another thread, so that the loop goes on meanwhile."""
+    if size <= _FEW:
+        return work(*args, **kwargs)
+    return await asyncio.to_thread(work, *args, **kwargs)

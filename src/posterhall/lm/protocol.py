@@ -7,7 +7,7 @@ import asyncio
 import math
 import os
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
@@ -145,6 +145,22 @@ class Scored:
         return len(self.continuation.encode("utf-8", "surrogatepass"))
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A part of a sample while it is generated."""
+
+    index: int
+    """Which of the request's samples it belongs to, counted from 0 within the reply."""
+    text: str
+    """What follows the text so far; may be empty."""
+    tokens: tuple[str, ...] | None = None
+    """Tokens that follow those so far, if log-probabilities were wanted."""
+    logprobs: tuple[float, ...] | None = None
+    """Of each of `tokens`."""
+    sample: Sample | None = None
+    """With the last piece of a sample, the whole of it: its text is that of all pieces together."""
+
+
 class LM(abc.ABC):
     """A language model. Backends implement the asynchronous half; the synchronous one follows from it.
 
@@ -168,6 +184,15 @@ class LM(abc.ABC):
     @abc.abstractmethod
     async def agenerate(self, requests: Sequence[Request]) -> list[list[Sample]]:
         """Generate: for each request, in order, its `n` samples."""
+
+    async def astream(self, request: Request) -> AsyncIterator[Piece]:
+        """Generate, and tell what comes while it comes; a backend that cannot, tells whole samples.
+
+        Close it (`aclosing`) to stop before the end: what is not wanted is not generated then.
+        """
+        [samples] = await self.agenerate([request])
+        for index, sample in enumerate(samples):
+            yield Piece(index, sample.text, sample.tokens, sample.logprobs, sample)
 
     async def ascore(self, items: Sequence[tuple[str, Sequence[str]]]) -> list[list[Scored]]:
         """Score the continuations of each prompt: for each item, in order, one `Scored` a continuation.
