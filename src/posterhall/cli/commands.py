@@ -18,6 +18,7 @@ COMMANDS = {
     ),
     "train": ("posterhall.cli.train:app", "Train language models."),
     "model": ("posterhall.cli.model:app", "Generate text with a model, and see what it is."),
+    "lm": ("posterhall.cli.lm:app", "Ask language models: one question, or the same of many documents."),
     "scale": ("posterhall.cli.scale:app", "Scaling laws: fit, allocate, and look for emergence."),
     "eval": ("posterhall.cli.eval:app", "Evaluate a model on tasks."),
     "claims": ("posterhall.cli.claims:app", "Put headline claims of papers to the test."),
