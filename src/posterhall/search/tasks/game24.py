@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 from posterhall.errors import DataError
@@ -355,4 +356,5 @@ def _same(said: str, exact: Number) -> bool:
     except DataError:
         return False
     digits = len(said.partition(".")[2])
-    return bool(value == exact or (digits >= 2 and abs(value - exact) * 2 * 10**digits <= 1))
+    near = Fraction(1, 2 * 10**digits)
+    return value == exact or (digits >= 2 and exact - near <= value <= exact + near)

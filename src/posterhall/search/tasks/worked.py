@@ -133,8 +133,8 @@ def _solved(rules: Rules, count: int, purpose: str) -> Iterator[tuple[Numbers, l
             found += attempt < _DRAWN
             yield numbers, path
     raise DataError(
-        f"hardly any {count} numbers make {shown(rules.target)} with {rules.operators}; the prompts' examples "
-        "are made of such: choose another target, or more operators"
+        f"hardly any {count} numbers make {shown(rules.target)} with {rules.operators}, and the prompts' "
+        "examples are made of such; choose another target, or more operators"
     )
 
 
@@ -157,7 +157,7 @@ def _far(numbers: Numbers, rules: Rules) -> bool:
     if rules.modulus is not None:
         return True
     lasts = (last for first in moves(numbers, rules) for last in moves(first.rest, rules))
-    return all(abs(last.result - rules.target) >= 2 for last in lasts)
+    return not any(rules.target - 2 < last.result < rules.target + 2 for last in lasts)
 
 
 def _missing(numbers: Numbers, rules: Rules, rng: np.random.Generator) -> str:
