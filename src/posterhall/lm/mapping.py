@@ -27,7 +27,7 @@ from posterhall.lm.protocol import Message, Prompt, Request, Sample, wait
 from posterhall.lm.rows import Row, rows
 from posterhall.lm.stack import Connected
 from posterhall.lm.template import Template
-from posterhall.lm.wrapping import BudgetExceeded
+from posterhall.lm.wrapping import BudgetExceeded, one_caller
 from posterhall.progress import Progress
 from posterhall.runs import Run, atomic_file, is_run, read_manifest
 from posterhall.seeds import derive
@@ -329,9 +329,8 @@ async def _ask(
         # At once, not when the caller comes to it: a kill must not cost what is paid for.
         journal.write(number, lines, tally.usage)
 
-    with Progress(
-        total, label="map", unit="documents", quiet=quiet, start=float(journal.answered)
-    ) as progress:
+    start = float(journal.answered)
+    with one_caller(), Progress(total, label="map", unit="documents", quiet=quiet, start=start) as progress:
         async for _ in each(work, left(), width=lm.width):
             progress.update(journal.answered, spent=money(lm.meter.usage.cost))
     return ended[0] if ended else None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
 from posterhall.errors import PosterhallError
-from posterhall.lm.flow import gather
+from posterhall.lm.flow import caller, gather
 from posterhall.lm.protocol import LM, Floats, Request, Sample, Scored
 
 T = TypeVar("T")
@@ -79,6 +80,19 @@ class Wrapper(LM):
         return scored
 
 
+@contextlib.contextmanager
+def one_caller() -> Iterator[None]:
+    """Let a backend know that what is asked within the block comes from one caller: see `flow.caller`."""
+    if caller.get() is not None:
+        yield
+        return
+    token = caller.set(object())
+    try:
+        yield
+    finally:
+        caller.reset(token)
+
+
 async def spend(work: Callable[[T], Awaitable[R]], items: Sequence[T], *, width: int) -> list[R]:
     """All results in the order of their items, `width` at once.
 
@@ -98,7 +112,8 @@ async def spend(work: Callable[[T], Awaitable[R]], items: Sequence[T], *, width:
                 ended.append(error)
         return None
 
-    found = await gather(one, items, width=max(1, min(width, len(items))))
+    with one_caller():
+        found = await gather(one, items, width=max(1, min(width, len(items))))
     if ended:
         raise ended[0]
     return found  # type: ignore[return-value]  # None stands only for what was not asked
