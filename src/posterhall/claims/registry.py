@@ -55,6 +55,12 @@ PAPERS: dict[str, Paper] = {
         "NeurIPS 2023",
         "posterhall.claims.datablations",
     ),
+    "cogeval": Paper(
+        "Evaluating Cognitive Maps and Planning in Large Language Models with CogEval",
+        "Momennejad, Hasanbeig, Vieira Frujeri, Sharma, Ness, Jojic, Palangi & Larson",
+        "NeurIPS 2023",
+        "posterhall.claims.cogeval",
+    ),
 }
 
 
