@@ -1,4 +1,4 @@
-"""`posterhall eval`: how well a model does on tasks."""
+"""`posterhall eval`: how well a model does; tasks here, planning in the file beside."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from posterhall.cli import eval_planning
 from posterhall.cli.output import (
     ConfigFile,
     Json,
@@ -22,6 +23,7 @@ from posterhall.cli.output import (
 from posterhall.errors import UsageError
 
 app = typer.Typer(help="Evaluate a model on tasks.", no_args_is_help=True)
+app.command("planning")(eval_planning.planning)
 
 
 @app.callback()

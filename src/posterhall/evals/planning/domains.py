@@ -1,4 +1,4 @@
-"""Cover stories: how a graph, a change and a question are put in words, from YAML files that users can write."""
+"""Cover stories: how a graph, a change and a question are put in words, from YAML files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from posterhall.errors import DataError, did_you_mean
 from posterhall.evals.planning.graphs import Graph
 
 PACKS = ("ordRooms", "unordSpatial", "socialTies", "compact", "own")
-"""Shipped with the package. The first three are the paper's domains, worded anew; `compact` is for small models,
-`own` uses the names that a graph gives its nodes."""
+"""Shipped with the package. The first three are the paper's domains, worded anew; `compact` is for small
+models, `own` uses the names that a graph gives its nodes."""
 PAPER = PACKS[:3]
 _FIELD = re.compile(r"\{(\w+)\}")
 _EDGE = ("a", "b")
@@ -24,7 +24,7 @@ _EDGE = ("a", "b")
 
 @dataclass(frozen=True)
 class Domain:
-    """A cover story. Each text may hold the names in braces that `PLACEHOLDERS` gives for it."""
+    """A cover story. `PLACEHOLDERS` says what may stand in braces in each text."""
 
     name: str
     """As on the command line."""
@@ -85,12 +85,12 @@ class Domain:
             DataError: if the graph has more nodes than the pack has labels.
         """
         if self.labels == "own":
-            return tuple(_FIELD.sub(lambda _, label=label: label, self.node) for label in graph.nodes)  # type: ignore[misc]
+            return tuple(self.node.replace("{label}", label) for label in graph.nodes)
         labels = tuple(map(str, range(1, len(graph) + 1))) if self.labels == "numbers" else self.labels
         if len(labels) < len(graph):
             raise DataError(
-                f"domain {self.name} has {len(labels)} names, and graph {graph.name} {len(graph)} nodes; take "
-                "a domain with numbers, as ordRooms, or give more labels in a file of your own"
+                f"domain {self.name} has {len(labels)} names, and graph {graph.name} {len(graph)} nodes; "
+                "take a domain with numbers, as ordRooms, or give more labels in a file of your own"
             )
         order = random.permutation(len(graph))
         return tuple(self.node.replace("{label}", labels[place]) for place in order)

@@ -101,15 +101,18 @@ class Worlds:
         count = np.asarray(sizes, dtype=np.int64)
         which, a, b = (np.asarray(each, dtype=np.int64) for each in (which, a, b))
         first = np.concatenate(([0], np.cumsum(count)))  # of the nodes of all graphs in a row
-        order = np.argsort(first[which] + a, kind="stable")
-        degrees = np.bincount(first[which] + a, minlength=int(first[-1]))
+        rows = first[which] + a
+        if (np.diff(rows) < 0).any():
+            order = np.argsort(rows, kind="stable")
+            which, rows, b = which[order], rows[order], b[order]
+        degrees = np.bincount(rows, minlength=int(first[-1]))
         edges_at = np.concatenate(([0], np.cumsum(np.bincount(which, minlength=len(count)))))
         ends = np.cumsum(degrees)
         nodes = first + np.arange(len(first))  # one more offset than nodes, for each graph
         indptr = np.zeros(int(nodes[-1]), dtype=np.int64)
         owner = np.repeat(np.arange(len(count)), count)
         indptr[np.arange(int(first[-1])) + owner + 1] = ends - edges_at[owner]
-        return cls(indptr, b[order].astype(np.int32), nodes, edges_at)
+        return cls(indptr, b.astype(np.int32), nodes, edges_at)
 
     def __len__(self) -> int:
         return len(self.nodes) - 1
