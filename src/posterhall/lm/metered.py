@@ -145,12 +145,14 @@ class Tally:
         return None
 
     def _ended(self, limit: str, most: str) -> BudgetExceeded:
-        usage = self._usage
-        return BudgetExceeded(
-            f"the {self.label}'s budget of {most} is used up: {usage.calls:,} calls, "
-            f"{usage.tokens:,} tokens, {money(usage.cost)}, {self.seconds:.1f} s",
-            limit=limit,
-        )
+        def said() -> str:
+            usage = self._usage
+            return (
+                f"the {self.label}'s budget of {most} is used up: {usage.calls:,} calls, "
+                f"{usage.tokens:,} tokens, {money(usage.cost)}, {self.seconds:.1f} s"
+            )
+
+        return BudgetExceeded(said, limit=limit)
 
 
 def money(dollars: float | None) -> str:

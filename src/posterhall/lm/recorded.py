@@ -26,7 +26,7 @@ SECRETS = (
     r"\b(?:[spr]k[-_]|gsk_|hf_|gh[pousr]_|xox[abp]-|AKIA|AIza)[A-Za-z0-9_-]{16,}",
     r"\bbearer\s+[A-Za-z0-9._~+/=-]{8,}",
     r"\b(?:api[-_ ]?key|authorization|access[-_ ]?token|secret|password)[\"']?\s*[:=]\s*"
-    r"[\"']?[^\s\"',}]{6,}",
+    r"[\"']?(?:bearer\s+|basic\s+)?[^\s\"',}]{6,}",
 )
 """Patterns of what looks like a key, in either case."""
 _TRACES = (

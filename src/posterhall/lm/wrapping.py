@@ -23,13 +23,22 @@ Item = tuple[str, Sequence[str]]
 class BudgetExceeded(PosterhallError):
     """Nothing more may be spent. What had been asked before was answered and kept.
 
-    Attributes:
+    Args:
+        said: the message, or what gives it: then it tells what was spent when it is looked at, with what was
+            under way when the budget ended.
         limit: which limit: calls, tokens, cost or seconds.
+
+    Attributes:
+        limit: the same.
     """
 
-    def __init__(self, message: str, *, limit: str) -> None:
-        super().__init__(message)
+    def __init__(self, said: str | Callable[[], str], *, limit: str) -> None:
+        super().__init__(said)
+        self._said = said
         self.limit = limit
+
+    def __str__(self) -> str:
+        return self._said if isinstance(self._said, str) else self._said()
 
 
 class Wrapper(LM):
