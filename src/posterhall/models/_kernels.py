@@ -63,17 +63,22 @@ def rms_norm(x: Any, gain: Any, eps: Any, out: Any, inverse: Any) -> None:
 
 
 @njit(**OPTIONS)
-def rms_norm_backward(x: Any, gain: Any, inverse: Any, grad: Any, grad_x: Any, grad_gain: Any) -> None:
-    """grad_x = r g dy - x r^3 <g dy, x> / D, and grad_gain += r x dy; arguments as of `rms_norm`."""
+def rms_norm_backward(
+    x: Any, gain: Any, inverse: Any, grad: Any, grad_x: Any, grad_gain: Any, block: Any
+) -> None:
+    """grad_x = r g dy - x r^3 <g dy, x> / D, and grad_gain += r x dy; other arguments as of `rms_norm`.
+
+    grad_gain is (ceil(M / block), D): each block of rows has a sum of its own.
+    """
     rows, dim = x.shape
     for i in range(rows):
-        a, d, o, r = x[i], grad[i], grad_x[i], inverse[i]
+        a, d, o, r, sums = x[i], grad[i], grad_x[i], inverse[i], grad_gain[i // block]
         along = np.float32(0.0)
         for j in range(dim):
             along += a[j] * d[j] * gain[j]
         c = along * r * r * r / np.float32(dim)
         for j in range(dim):
-            grad_gain[j] += r * a[j] * d[j]
+            sums[j] += r * a[j] * d[j]
             o[j] = r * gain[j] * d[j] - c * a[j]
 
 

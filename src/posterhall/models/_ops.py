@@ -12,10 +12,11 @@ from typing import Any, cast
 import numpy as np
 
 from posterhall.extras import functional, torch
-from posterhall.models import _attention_kernels, _kernels
+from posterhall.models import _attention_kernels, _kernels, _team
 
 _FEW_THREADS = 4
-"""Up to so many threads, one pass by a single one costs less than torch's several by all."""
+"""Up to so many threads, one pass by a single one costs less than torch's several by all. With more, only
+what `_team` shares among them."""
 
 
 def rms_norm(x: torch.Tensor, gain: torch.Tensor, eps: float) -> torch.Tensor:
@@ -98,8 +99,10 @@ def _is_plain(*tensors: torch.Tensor) -> bool:
 
 
 def _is_fused(*tensors: torch.Tensor) -> bool:
-    """Whether numba's single pass on one thread is taken: float32, and few threads to do better."""
-    return all(each.dtype == torch.float32 for each in tensors) and torch.get_num_threads() <= _FEW_THREADS
+    """Whether numba's single pass is taken: float32, and a few threads, or a way to share it among many."""
+    return all(each.dtype == torch.float32 for each in tensors) and (
+        torch.get_num_threads() <= _FEW_THREADS or _team.is_there()
+    )
 
 
 def _array(tensor: torch.Tensor, *shape: int) -> Any:
@@ -119,13 +122,13 @@ class _RMSNorm(torch.autograd.Function):
         if _is_fused(x, gain):
             result = torch.empty_like(x, memory_format=torch.contiguous_format)
             inverse = x.new_empty((*x.shape[:-1], 1))
-            _kernels.rms_norm(
-                _array(x, -1, dim),
-                _private(gain),
-                np.float32(eps),
-                _array(result, -1, dim),
-                _array(inverse, -1),
-            )
+            own, to, scales = _array(x, -1, dim), _array(result, -1, dim), _array(inverse, -1)
+            if _team.is_worth(own.size):
+                _team.share(
+                    "rms_norm", *own.shape, np.full(1, eps, np.float32), own, _private(gain), to, scales
+                )
+            else:
+                _kernels.rms_norm(own, _private(gain), np.float32(eps), to, scales)
         else:
             norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
             inverse = norm.square_().div_(dim).add_(eps).rsqrt_()
@@ -140,12 +143,15 @@ class _RMSNorm(torch.autograd.Function):
         dim = x.shape[-1]
         if _is_fused(x, gain, grad):
             grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
-            grad_gain = torch.zeros_like(gain)
-            _kernels.rms_norm_backward(
-                _array(x, -1, dim), _private(gain), _array(inverse, -1),
-                _array(grad, -1, dim), _array(grad_x, -1, dim), _array(grad_gain, dim),
-            )  # fmt: skip
-            return grad_x, grad_gain, None
+            own, scales = _array(x, -1, dim), _array(inverse, -1)
+            slopes, to = _array(grad, -1, dim), _array(grad_x, -1, dim)
+            # A sum for each block of rows, whoever computes it: the same bits on any number of threads.
+            sums = np.zeros((-(-len(own) // _team.BLOCK), dim), np.float32)
+            if _team.is_worth(own.size):
+                _team.share("rms_norm_backward", *own.shape, own, _private(gain), scales, slopes, to, sums)
+            else:
+                _kernels.rms_norm_backward(own, _private(gain), scales, slopes, to, sums, _team.BLOCK)
+            return grad_x, torch.from_numpy(sums.sum(axis=0)), None
         # dx = r g dy - x r^3 <g dy, x> / D and dg = sum of r x dy share the product x dy: two
         # matrix-vector products of it instead of two more elementwise passes.
         both = (grad * x).view(-1, dim)
@@ -165,7 +171,11 @@ class _SwiGLU(torch.autograd.Function):
             return functional.silu(gate).mul_(up)
         result = gate_up.new_empty(gate.shape)
         width = gate.shape[-1]
-        _kernels.swiglu(_array(gate_up, -1, 2 * width), _array(result, -1, width))
+        both, out = _array(gate_up, -1, 2 * width), _array(result, -1, width)
+        if _team.is_worth(out.size):
+            _team.share("swiglu", *out.shape, both, out)
+        else:
+            _kernels.swiglu(both, out)
         return result
 
     @staticmethod
@@ -175,10 +185,12 @@ class _SwiGLU(torch.autograd.Function):
         result = torch.empty_like(gate_up, memory_format=torch.contiguous_format)
         width = grad.shape[-1]
         if _is_fused(gate_up, grad):
-            both = 2 * width
-            _kernels.swiglu_backward(
-                _array(gate_up, -1, both), _array(grad, -1, width), _array(result, -1, both)
-            )
+            slopes = _array(grad, -1, width)
+            both, out = _array(gate_up, -1, 2 * width), _array(result, -1, 2 * width)
+            if _team.is_worth(slopes.size):
+                _team.share("swiglu_backward", *slopes.shape, both, slopes, out)
+            else:
+                _kernels.swiglu_backward(both, slopes, out)
             return result
         gate, up = gate_up.chunk(2, dim=-1)
         grad_gate, grad_up = result.chunk(2, dim=-1)
@@ -212,9 +224,12 @@ def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, turning: int)
     if _is_fused(x, cos):
         result = torch.empty_like(x, memory_format=torch.contiguous_format)
         angles = (*cos.shape[:2], cos.shape[3])
-        _kernels.rotate(
-            _array(x, *x.shape), _array(cos, *angles), _array(sin, *angles), turning, _array(result, *x.shape)
-        )
+        own, out = _array(x, *x.shape), _array(result, *x.shape)
+        turns = _array(cos, *angles), _array(sin, *angles)
+        if _team.is_worth(own.size):
+            _team.share("rotate", *own.shape, turning, len(turns[0]), own, *turns, out)
+        else:
+            _kernels.rotate(own, *turns, turning, out)
         return result
     result = x.clone(memory_format=torch.contiguous_format)
     first, second = result[:, :, :turning].chunk(2, dim=-1)
