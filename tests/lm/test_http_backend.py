@@ -375,10 +375,10 @@ def test_a_web_page_with_status_200_is_no_api():
 
 
 def test_nobody_there():
-    with HttpLM("http://127.0.0.1:9/v1#m", HttpSettings(retries=1)) as lm:
-        with pytest.raises(ServerError, match="is the server running"):
+    with HttpLM("http://127.0.0.1:9/v1#m") as lm:
+        with pytest.raises(ServerError, match=r"Connection refused.*is the server running"):
             lm.generate([talk()])
-        assert lm.record()["failures"] == {"connection": 2}
+        assert lm.record()["failures"] == {"connection": 3}  # not as often as a server that was there
 
 
 def test_redirects_are_not_followed_with_a_key(monkeypatch):

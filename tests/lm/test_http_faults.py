@@ -126,9 +126,9 @@ def test_the_wait_that_a_server_asks_for_is_kept(headers, least, most):
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (lambda: error(429, "slow down"), "slow down.*429, after 4 tries.*lower concurrency"),
-        (lambda: error(500, "oops"), "oops.*500, after 4 tries"),
-        (cut_off, "only a part of it.*malformed, after 4 tries"),
+        (lambda: error(429, "slow down"), "slow down.*429; 4 tries.*lower concurrency"),
+        (lambda: error(500, "oops"), "oops.*500; 4 tries"),
+        (cut_off, "only a part of it.*malformed; 4 tries"),
         (lambda: 0.5, "no reply within 0.2 s.*longer timeout"),
     ],
 )

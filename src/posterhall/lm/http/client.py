@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import json
+import os
 import time
 import weakref
 from collections import Counter
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     import aiohttp
 
 T = TypeVar("T")
+RETRIES_UNMET = 2
+"""Further tries to connect to a server that has never answered: its address is probably wrong."""
 SHOWN = 300
 """Letters of a server's own words in a message."""
 
@@ -151,7 +154,10 @@ class Client:
             self.failures[outcome.kind] += 1
             wait = self._waits.before(again, outcome)
             left = self.settings.deadline - (now - began)
-            if again > self.settings.retries or wait > left:
+            most = self.settings.retries
+            if outcome.kind == "connection" and not self._answered:
+                most = min(most, RETRIES_UNMET)
+            if again > most or wait > left:
                 raise self._given_up(outcome, again, wait, now - began, path) from None
             await self._sleep(wait)
 
@@ -188,6 +194,9 @@ class Client:
             ) from None
         except aiohttp.InvalidURL as error:
             raise DataError(f"{self.address.base} is no address: {self._clean(str(error))}") from None
+        except aiohttp.ClientConnectorError as error:
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.os_error)
+            return Failure("connection", self._clean(f"cannot connect: {why}"))
         except (aiohttp.ClientError, OSError) as error:
             return Failure("connection", self._clean(str(error) or type(error).__name__))
         except _TooLong as error:
@@ -312,11 +321,11 @@ class Client:
     ) -> PosterhallError:
         where = self.address.url(path)
         many = "try" if tries == 1 else "tries"
-        text = f"{where}: {failure.message or failure.kind} ({failure.kind}, after {tries} {many} in "
+        text = f"{where}: {failure.message or failure.kind} ({failure.kind}; {tries} {many} in "
         text += f"{duration(spent)})"
         if failure.kind == "connection":
             return ServerError(f"{text}; is the server running, and is this its address?")
-        if tries <= self.settings.retries:
+        if spent + wait > self.settings.deadline:
             return ServerError(
                 f"{text}; the next try would be in {duration(wait)}, beyond the deadline of "
                 f"{duration(self.settings.deadline)}"
