@@ -24,8 +24,8 @@ async def a_star(search: Search) -> None:
 
     g is what the thoughts so far cost, h what is still to come: the task's least, and longer by `doubt` of
     it the worse the value is, h = remaining (1 + doubt (1 - value / greatest)). With `doubt` 0 and a
-    `remaining` that is never too large, the first finished state to come up is of least cost. Among equals
-    the deeper state comes first.
+    `remaining` that is never too large, the first finished state to come up is of least cost. Among equals the
+    deeper state comes first.
     """
     costs: dict[int, float] = {0: 0.0}
 
@@ -39,13 +39,15 @@ async def a_star(search: Search) -> None:
         rest = 0.0 if node.finished else search.task.remaining(search.state(node))
         return cost(node) + rest * (1 + search.settings.doubt * (1 - share(search, node))), -node.depth
 
+    search.cost = cost
     await _ordered(search, priority)
 
 
 async def _ordered(search: Search, priority: Priority) -> None:
     """Expand `breadth` states at once, in the order of priority, until a finished one is the next.
 
-    With `use_check`, a finished state that the checker does not pass is put aside, and the search goes on.
+    States that are not finished at the greatest depth are put aside, and with `use_check` finished ones that
+    the checker does not pass; the search goes on.
     """
     settings = search.settings
     queue = [((0.0, 0.0), 0)]
@@ -56,13 +58,16 @@ async def _ordered(search: Search, priority: Priority) -> None:
             batch: list[Node] = []
             while queue and len(batch) < min(settings.breadth, left):
                 node = search.tree.nodes[queue[0][1]]
+                if (node.same_as or 0) > node.number:  # a cheaper path was found since
+                    heapq.heappop(queue)
+                    continue
                 if search.ended(node):
                     if batch:  # those before it may lead to better ones
                         break
                     heapq.heappop(queue)
                     node.status = "kept"
                     found.append(node)
-                    if not settings.use_check or search.passes(node):
+                    if node.finished and (not settings.use_check or search.passes(node)):
                         return
                     continue
                 heapq.heappop(queue)
@@ -80,8 +85,7 @@ async def _ordered(search: Search, priority: Priority) -> None:
                         heapq.heappush(queue, (priority(child), child.number))
     finally:
         waiting = [search.tree.nodes[number] for _, number in sorted(queue)]
-        ended = [node for node in waiting if search.ended(node)]
-        passing = [node for node in found + ended if search.passes(node)]
-        search.kept = passing + [node for node in found + ended if node not in passing]
-        if not search.kept:
+        ended = found + [node for node in waiting if search.ended(node)]
+        search.kept = sorted(ended, key=lambda node: (not search.passes(node), not node.finished))
+        if not ended:
             search.kept = waiting[: settings.breadth] or [search.tree.root]

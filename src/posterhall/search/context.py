@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import numpy as np
 
@@ -22,6 +22,8 @@ class Search:
         kept: the best states so far, best first: what a search that is stopped has found.
         answered: of methods without a tree, the answers beside the nodes they stand in.
         unread: pieces of replies that could not be read, by what they were for.
+        cost: of the path to a state, where an algorithm minds it: then of two states that are the same
+            anywhere in the tree, the one with the cheaper path counts.
     """
 
     def __init__(self, task: Task, problem: str, asker: Asker, settings: SearchSettings) -> None:
@@ -40,6 +42,7 @@ class Search:
         self.kept: list[Node] = []
         self.answered: dict[int, str | None] = {}
         self.unread: Counter[str] = Counter()
+        self.cost: Callable[[Node], float] | None = None
         self._seen: dict[Hashable, int] = {}
         if settings.deduplicate == "tree":
             self._seen[task.key(self.tree.state(self.tree.root))] = 0
@@ -94,19 +97,29 @@ class Search:
             children = []
             for thought, score in thoughts:
                 node = self.tree.add(parent, thought, score=score)
-                state = self.state(node)
-                node.finished = self.task.finished(state)
-                if rule != "off":
-                    key = state.thoughts if rule == "text" else self.task.key(state)
-                    first = seen.setdefault(key, node.number)
-                    if first != node.number:
-                        node.status, node.same_as = "duplicate", first
-                        if not zero:
-                            continue
-                        node.value = 0.0
+                node.finished = self.task.finished(self.state(node))
+                if rule != "off" and self._is_known(node, seen):
+                    if not zero:
+                        continue
+                    node.value = 0.0
                 children.append(node)
             grown.append(children)
         return grown
+
+    def _is_known(self, node: Node, seen: dict[Hashable, int]) -> bool:
+        """Whether there is the same state already; it is marked as a duplicate then, or the other one is."""
+        state = self.state(node)
+        key = state.thoughts if self.settings.deduplicate == "text" else self.task.key(state)
+        number = seen.setdefault(key, node.number)
+        if number == node.number:
+            return False
+        first = self.tree.nodes[number]
+        if self.cost is None or self.settings.deduplicate != "tree" or self.cost(first) <= self.cost(node):
+            node.status, node.same_as = "duplicate", number
+            return True
+        first.status, first.same_as = "duplicate", node.number
+        seen[key] = node.number
+        return False
 
 
 def by_value(nodes: Iterable[Node]) -> list[Node]:

@@ -28,7 +28,7 @@ async def monte_carlo(search: Search) -> None:
                 return
     finally:
         visited = [node for node in search.tree.nodes if search.ended(node) and node.visits]
-        search.kept = sorted(by_value(visited), key=lambda node: not search.passes(node))
+        search.kept = sorted(by_value(visited), key=lambda node: (not search.passes(node), not node.finished))
         if not search.kept:
             search.kept = [walk.most_visited()]
 
