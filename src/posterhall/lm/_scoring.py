@@ -36,6 +36,7 @@ class _Continuation:
     ids: list[int]
     first: int
     logprobs: list[float] = field(default_factory=list)
+    best: list[tuple[int, float]] = field(default_factory=list)
     greedy: bool = True
 
 
@@ -75,11 +76,11 @@ def passes(items: Sequence[Item], *, model: Decoder, cache_bytes: int) -> Iterat
         yield
 
 
-def results(tokenizer: Tokenizer, items: Sequence[Item]) -> list[list[Scored]]:
+def results(tokenizer: Tokenizer, items: Sequence[Item], *, best: bool = False) -> list[list[Scored]]:
     """What was found: for each item, in order, one a continuation.
 
-    A continuation's tokens are those of prompt + continuation that are not the prompt's own: where the two
-    merge into one token, that token is scored whole.
+    With `best`, also the most probable token in each place. A continuation's tokens are those of prompt and
+    continuation that are not the prompt's own; where the two merge into one token, it is scored whole.
     """
     return [
         [
@@ -88,11 +89,17 @@ def results(tokenizer: Tokenizer, items: Sequence[Item]) -> list[list[Scored]]:
                 _tokens.texts(tokenizer, each.ids[each.first :]),
                 tuple(each.logprobs),
                 is_greedy=each.greedy,
+                best=_named(tokenizer, each.best) if best else None,
             )
             for each in item.continuations
         ]
         for item in items
     ]
+
+
+def _named(tokenizer: Tokenizer, best: Sequence[tuple[int, float]]) -> tuple[tuple[str, float], ...]:
+    texts = _tokens.texts(tokenizer, [token for token, _ in best])
+    return tuple((text, logprob) for text, (_, logprob) in zip(texts, best, strict=True))
 
 
 def read(model: Decoder, tokenizer: Tokenizer, items: Sequence[tuple[str, Sequence[str]]]) -> list[Item]:
@@ -213,14 +220,19 @@ def _read_off(model: Decoder, hidden: torch.Tensor, served: Sequence[Sequence[_C
     weight = model.head_weight()
     size = max(1, LOGITS // weight.shape[0])
     logprobs = torch.empty(len(wanted), dtype=torch.float32, device=device)
-    greedy = torch.empty(len(wanted), dtype=torch.bool, device=device)
+    highest = torch.empty(len(states), dtype=torch.float32, device=device)
+    favoured = torch.empty(len(states), dtype=torch.long, device=device)
     for start in range(0, len(states), size):
         logits = (states[start : start + size] @ weight.T).float()
+        normaliser = logits.logsumexp(-1)
+        most = logits.max(-1)
+        highest[start : start + size] = most.values - normaliser
+        favoured[start : start + size] = most.indices
         chosen = ((at >= start) & (at < start + size)).nonzero()[:, 0]
         rows = at[chosen] - start
-        picked = logits[rows, labels[chosen]]
-        logprobs[chosen] = picked - logits.logsumexp(-1)[rows]
-        greedy[chosen] = picked >= logits.max(-1).values[rows]
-    for (each, _, _), logprob, best in zip(wanted, logprobs.tolist(), greedy.tolist(), strict=True):
+        logprobs[chosen] = logits[rows, labels[chosen]] - normaliser[rows]
+    best = list(zip(favoured.tolist(), highest.clamp_(max=0.0).tolist(), strict=True))
+    for (each, place, _), logprob in zip(wanted, logprobs.tolist(), strict=True):
         each.logprobs.append(min(logprob, 0.0))
-        each.greedy = each.greedy and best
+        each.best.append(best[place])
+        each.greedy = each.greedy and each.logprobs[-1] >= best[place][1]

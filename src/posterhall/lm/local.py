@@ -6,7 +6,7 @@ import asyncio
 import functools
 import hashlib
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -28,7 +28,7 @@ CACHE_BYTES = 512 << 20
 """Of keys and values held at once; more makes larger batches, not other results."""
 PREFIX_BYTES = 128 << 20
 """Of the keys and values of recent prompts' beginnings."""
-BATCH = 64
+BATCH = 128
 """Rows decoded at once."""
 _FEW = 16
 """Items whose texts become tokens in no time."""
@@ -137,12 +137,16 @@ class LocalLM(LM):
                 self._fingerprint = weights, f"local:{digest.hexdigest()}"
             return self._fingerprint[1]
 
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, without the one that begins it."""
+        return [len(each) for each in self.tokenizer.encode_batch(texts)]
+
     async def agenerate(self, requests: Sequence[Request]) -> list[list[Sample]]:
         rows = await _aside(len(requests), _sampling.rows, self.model, self.tokenizer, requests)
         await self._engine.draw([row for each in rows for row in each])
         return await _aside(len(requests), self._samples, requests, rows)
 
-    async def astream(self, request: Request) -> AsyncIterator[Piece]:
+    async def astream(self, request: Request) -> AsyncGenerator[Piece, None]:
         [rows] = _sampling.rows(self.model, self.tokenizer, [request])
         streams = {row: _stream.Stream(self.tokenizer, request, i) for i, row in enumerate(rows)}
         news: asyncio.Queue[tuple[Row, int] | None] = asyncio.Queue()
@@ -164,6 +168,13 @@ class LocalLM(LM):
         read = await _aside(len(items), _scoring.read, self.model, self.tokenizer, items)
         await self._engine.run(self._scoring, read)
         return await _aside(len(items), _scoring.results, self.tokenizer, read)
+
+    async def aread(self, texts: Sequence[str]) -> list[Scored]:
+        items = [("", [each]) for each in texts]
+        read = await _aside(len(items), _scoring.read, self.model, self.tokenizer, items)
+        await self._engine.run(self._scoring, read)
+        found = await _aside(len(items), _scoring.results, self.tokenizer, read, best=True)
+        return [scored for [scored] in found]
 
     async def aembed(self, texts: Sequence[str]) -> Floats:
         read = await _aside(len(texts), _embedding.read, self.model, self.tokenizer, texts)

@@ -7,7 +7,7 @@ import asyncio
 import math
 import os
 import threading
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
@@ -134,6 +134,10 @@ class Scored:
     is_greedy: bool
     """Whether each token was the most probable one: what temperature 0 would have said."""
 
+    best: tuple[tuple[str, float], ...] | None = None
+    """The most probable token in the place of each, and its log-probability; None unless a text was
+    read (`LM.aread`) by a model that tells."""
+
     @property
     def total(self) -> float:
         """log p(continuation | prompt): the sum, not the mean."""
@@ -170,22 +174,28 @@ class LM(abc.ABC):
         name: what results are labelled with.
         parameters: number of parameters; None where it is not known.
         source: the file or directory it was read from, for a run's record; None where there is none.
+        enforces_schema: whether a request's schema is sure to be followed.
     """
 
     name: str
     parameters: int | None = None
     source: Path | None = None
+    enforces_schema: bool = False
 
     def fingerprint(self) -> str:
         """What results may be stored under: another one for whatever answers differently (other weights,
         another server). Never holds a key."""
         return f"{type(self).__name__}:{self.name}"
 
+    def count(self, texts: Sequence[str]) -> list[int] | None:
+        """Tokens of each text, by the model's own tokeniser; None if it is not at hand."""
+        return None
+
     @abc.abstractmethod
     async def agenerate(self, requests: Sequence[Request]) -> list[list[Sample]]:
         """Generate: for each request, in order, its `n` samples."""
 
-    async def astream(self, request: Request) -> AsyncIterator[Piece]:
+    async def astream(self, request: Request) -> AsyncGenerator[Piece, None]:
         """Generate, and tell what comes while it comes; a backend that cannot, tells whole samples.
 
         Close it (`aclosing`) to stop before the end: what is not wanted is not generated then.
@@ -202,6 +212,15 @@ class LM(abc.ABC):
             Unsupported: if the model cannot do this.
         """
         raise Unsupported(f"{self.name} cannot tell the probability of a given text; use a local model")
+
+    async def aread(self, texts: Sequence[str]) -> list[Scored]:
+        """Score texts from their beginning, and tell the most probable tokens where they are known.
+
+        Raises:
+            DataError: for an empty text, one that is too long, or if the model needs a token before it.
+            Unsupported: if the model cannot do this.
+        """
+        return [scored for [scored] in await self.ascore([("", [each]) for each in texts])]
 
     async def aembed(self, texts: Sequence[str]) -> Floats:
         """Embed texts: one vector each, shape (n, d), float32.
