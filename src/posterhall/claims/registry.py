@@ -55,6 +55,12 @@ PAPERS: dict[str, Paper] = {
         "NeurIPS 2023",
         "posterhall.claims.datablations",
     ),
+    "tree_of_thoughts": Paper(
+        "Tree of Thoughts: Deliberate Problem Solving with Large Language Models",
+        "Yao, Yu, Zhao, Shafran, Griffiths, Cao & Narasimhan",
+        "NeurIPS 2023",
+        "posterhall.claims.tree_of_thoughts",
+    ),
     "cogeval": Paper(
         "Evaluating Cognitive Maps and Planning in Large Language Models with CogEval",
         "Momennejad, Hasanbeig, Vieira Frujeri, Sharma, Ness, Jojic, Palangi & Larson",
