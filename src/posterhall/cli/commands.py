@@ -22,6 +22,7 @@ COMMANDS = {
     "scale": ("posterhall.cli.scale:app", "Scaling laws: fit, allocate, and look for emergence."),
     "eval": ("posterhall.cli.eval:app", "Evaluate a model on tasks."),
     "claims": ("posterhall.cli.claims:app", "Put headline claims of papers to the test."),
+    "serve": ("posterhall.cli.serve:serve", "Serve models to any OpenAI-compatible client."),
     "runs": ("posterhall.cli.runs:app", "List runs, show where a result came from, and sweep."),
     "tour": ("posterhall.cli.tour:tour", "Run the headline claim of every paper and write the report."),
     "doctor": ("posterhall.cli.doctor:doctor", "Check this machine and say how to mend it."),
