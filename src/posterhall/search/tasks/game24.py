@@ -50,8 +50,8 @@ class Game24(Task):
     """What is to be made."""
     count: int | None = None
     """Most numbers of a puzzle, 2 to 8; none: as many as the puzzle has, or 4."""
-    operators: str = OPERATORS
-    """Some of + - * /."""
+    operators: str | None = None
+    """Some of + - * /; none: all, or + - * with a modulus."""
     modulus: int | None = None
     """Reckon modulo this, >= 2, with + - * only; none: with rationals."""
     style: Style = "plain"
@@ -78,7 +78,8 @@ class Game24(Task):
     @functools.cached_property
     def rules(self) -> Rules:
         """What the game allows."""
-        return Rules(self.target, self.operators, self.modulus)
+        all_of_them = OPERATORS if self.modulus is None else OPERATORS.replace("/", "")
+        return Rules(self.target, self.operators or all_of_them, self.modulus)
 
     @property
     def _count(self) -> int:
@@ -130,8 +131,8 @@ class Game24(Task):
             return Check(
                 False, 0.0, f"it uses {worked.spaced(tuple(sorted(used.elements())))}, not {problem}"
             )
-        if barred := sorted((set(found.text) & set("+*/")) - set(self.operators)):
-            return Check(False, 0.0, f"it uses {barred[0]}, and the operators are {self.operators}")
+        if barred := sorted((set(found.text) & set("+*/")) - set(self.rules.operators)):
+            return Check(False, 0.0, f"it uses {barred[0]}, and the operators are {self.rules.operators}")
         value = found.value
         if self.modulus is not None and isinstance(value, int):
             value %= self.modulus
@@ -284,7 +285,7 @@ class Game24(Task):
     # -- prompts ----------------------------------------------------------------------------------
 
     def _ask(self, name: str, examples: str, **fields: str) -> Ask:
-        operators = " ".join(self.operators)
+        operators = " ".join(self.rules.operators)
         if self.modulus is not None:
             operators += f" modulo {self.modulus}"
         given = {"operators": operators, "target": str(self.target), "examples": examples, **fields}

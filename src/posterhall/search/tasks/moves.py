@@ -85,8 +85,9 @@ class Move:
     """All numbers that are left afterwards, sorted, the result among them."""
 
     def __str__(self) -> str:
-        """As in "4 + 9 = 13 (left: 10 13 13)"."""
-        equation = f"{shown(self.left)} {self.operator} {shown(self.right)} = {shown(self.result)}"
+        """As in "4 + 9 = 13 (left: 10 13 13)", or "2 / (1/12) = 24 (left: 24)"."""
+        left, right = map(_operand, (self.left, self.right))
+        equation = f"{left} {self.operator} {right} = {shown(self.result)}"
         return f"{equation} (left: {' '.join(map(shown, self.rest))})"
 
 
@@ -103,6 +104,10 @@ def is_small(value: Number) -> bool:
 def shown(value: Number) -> str:
     """As in a prompt: 13, -2, 7/2."""
     return str(value)
+
+
+def _operand(value: Number) -> str:
+    return f"({shown(value)})" if value < 0 or value.denominator > 1 else shown(value)
 
 
 def move(numbers: Sequence[Number], left: Number, operator: str, right: Number, rules: Rules) -> Move | None:
