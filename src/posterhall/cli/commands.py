@@ -21,6 +21,7 @@ COMMANDS = {
     "lm": ("posterhall.cli.lm:app", "Ask language models: one question, or the same of many documents."),
     "scale": ("posterhall.cli.scale:app", "Scaling laws: fit, allocate, and look for emergence."),
     "eval": ("posterhall.cli.eval:app", "Evaluate a model on tasks."),
+    "search": ("posterhall.cli.search:app", "Solve problems by searching over a model's thoughts."),
     "claims": ("posterhall.cli.claims:app", "Put headline claims of papers to the test."),
     "serve": ("posterhall.cli.serve:serve", "Serve models to any OpenAI-compatible client."),
     "runs": ("posterhall.cli.runs:app", "List runs, show where a result came from, and sweep."),
