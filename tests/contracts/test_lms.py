@@ -74,3 +74,14 @@ def test_a_poor_server_keeps_the_contract_as_far_as_it_goes(monkeypatch):
     answers = EchoAnswers(gives_n=False, chat_only=True, refuses=("seed",), drops=("usage",))
     with serving(answers) as server:
         check_lm(lambda: HttpLM(f"{server.base}#echo"), scores=False, embeds=False)
+
+
+def test_what_stands_around_a_model_keeps_the_contract(tmp_path):
+    from posterhall.lm import stack
+
+    def around():
+        return stack.connect("echo", cache=tmp_path / "cache", log=tmp_path / "log", concurrency=3)
+
+    check_lm(around)
+    check_lm(around)  # all of it from the cache
+    check_lm(lambda: stack.connect(f"replay:{tmp_path / 'log'}"))

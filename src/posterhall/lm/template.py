@@ -35,13 +35,13 @@ class Template:
                 at += 2
             elif letter == "{":
                 end = text.find("}", at)
-                name = text[at + 1 : end].strip() if end >= 0 else ""
-                if not name or "{" in name or "\n" in name:
+                name = text[at + 1 : end] if end >= 0 else ""
+                if not name.strip() or any(each in name for each in '{"\n'):
                     raise DataError(
                         f"the template, character {at + 1}: {text[at : at + 20]!r} is no field; "
                         "write {text} for a field, and {{ for a brace"
                     )
-                self._pieces.append(("".join(plain), name))
+                self._pieces.append(("".join(plain), name.strip()))
                 plain = []
                 at = end + 1
             elif letter == "}":
