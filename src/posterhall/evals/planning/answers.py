@@ -124,7 +124,7 @@ class Reader:
         """The one name that a reply gives as its answer; None if it gives none, or several."""
         said, _ = last_answer(reply)
         for line in [said] if said is not None else reversed(reply.splitlines()):
-            named = set(self._path(self._fold(line)))
+            named = {self._place(match[0]) for match in self._names.finditer(self._fold(line))}
             if named:
                 return named.pop() if len(named) == 1 else None
         return None

@@ -25,7 +25,7 @@ from posterhall.progress import Progress
 from posterhall.runs import write_atomic
 
 FILE = "judge.json"
-_SCORE = re.compile(r"score\W{0,4}[:=]\W{0,3}(-?\d+(?:\.\d+)?)", re.IGNORECASE)
+_SCORE = re.compile(r"score\W{0,4}[:=][\s*_`]{0,3}(-?\d+(?:\.\d+)?)", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w]|\.\d)")
 _RUBRIC = (
     "You grade answers to questions about paths. An answer is right if the path or number that it gives in "
