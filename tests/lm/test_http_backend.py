@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import logging
@@ -487,4 +488,31 @@ def test_many_loops_one_after_the_other(recwarn):
             assert asyncio.run(lm.agenerate([talk(f"{i}")]))[0][0].text == f"{i}"
         assert len(lm._client._places) <= 2
         lm.close()
+    assert not [each for each in recwarn if "nclosed" in str(each.message)]
+
+
+def test_who_asks_for_little_does_not_wait_for_who_asks_for_much():
+    async def scenario(lm):
+        many = asyncio.create_task(lm.agenerate([talk(f"{i}") for i in range(300)]))
+        await asyncio.sleep(0.05)
+        await lm.agenerate([talk("a"), talk("b")])
+        return many.done() or await many
+
+    settings = HttpSettings(concurrency=4)
+    with serving(EchoAnswers(), latency=0.005) as server, HttpLM(f"{server.base}#echo", settings) as lm:
+        assert asyncio.run(scenario(lm)) is not True
+        order = [sent["messages"][0]["content"] for _, sent in server.asked]
+        assert order.index("b") - order.index("a") < 12
+
+
+def test_a_model_that_is_let_go_without_being_closed_says_nothing(recwarn, caplog):
+    with serving(EchoAnswers()) as server:
+        lm = HttpLM(f"{server.base}#echo")
+        lm.generate([talk()])
+        asyncio.run(lm.agenerate([talk()]))
+        del lm
+        gc.collect()
+        with HttpLM(f"{server.base}#echo") as other:
+            other.generate([talk()])  # the loop has had time to close the connections
+    assert not caplog.records
     assert not [each for each in recwarn if "nclosed" in str(each.message)]
