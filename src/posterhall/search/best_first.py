@@ -24,8 +24,8 @@ async def a_star(search: Search) -> None:
 
     g is what the thoughts so far cost, h what is still to come: the task's least, and longer by `doubt` of
     it the worse the value is, h = remaining (1 + doubt (1 - value / greatest)). With `doubt` 0 and a
-    `remaining` that is never too large, the first finished state to come up is of least cost. Among equals the
-    deeper state comes first.
+    `remaining` that is never too large, the first finished state to come up is of least cost. Among
+    equals the deeper state comes first.
     """
     costs: dict[int, float] = {0: 0.0}
 
