@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from fakes import Counting
 
-from posterhall.errors import DataError
+from posterhall.errors import DataError, PosterhallError
 from posterhall.lm import Budget, BudgetExceeded, Cached, Message, Meter, Metered, Request, Sample, Store
 from posterhall.lm.flow import gather
 
@@ -318,5 +318,5 @@ def test_a_broken_answer_is_named(store):
     with sqlite3.connect(store.path) as connection:
         connection.execute("UPDATE answers SET value = 'not json'")
     connection.close()
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(PosterhallError, match="cannot be read"):
         lm.generate([Request("p")])

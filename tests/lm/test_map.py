@@ -154,6 +154,49 @@ def test_killed_and_resumed_equals_uninterrupted_and_nothing_is_paid_for_twice(t
     )
 
 
+def test_a_run_on_a_server_that_is_killed_asks_it_no_more_than_what_was_under_way_again(tmp_path):
+    from servers import EchoAnswers, serving
+
+    docs = write_docs(tmp_path / "docs.jsonl", 80)
+    with serving(EchoAnswers(), latency=0.01) as server:
+
+        def start(out):
+            command = [sys.executable, "-m", "posterhall", "lm", "map", str(docs), "-p", "Say: {text}"]
+            command += [
+                "-m",
+                f"{server.base}#echo",
+                "--cache",
+                "off",
+                "--concurrency",
+                "4",
+                "-o",
+                str(out),
+                "-q",
+            ]
+            return subprocess.Popen([*command, "--resume"], stdout=subprocess.DEVNULL)
+
+        process = start(tmp_path / "out.jsonl")
+        while len(server.asked) < 40:
+            time.sleep(0.002)
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 130
+        assert read_manifest(tmp_path / "out.run")["status"] == "interrupted"
+        process = start(tmp_path / "out.jsonl")
+        before = len(server.asked)
+        while len(server.asked) < before + 15:
+            time.sleep(0.002)
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -9
+        assert start(tmp_path / "out.jsonl").wait() == 0
+        asked = [each["messages"][0]["content"] for path, each in server.asked if path.startswith("/chat")]
+    assert len(set(asked)) == 80
+    assert len(asked) <= 80 + 2 * 4
+    rows = lines(tmp_path / "out.jsonl")
+    assert [row["reply"] for row in rows] == [f"Say: document {i}" for i in range(80)]
+
+
 def test_a_torn_last_line_is_asked_for_again(docs, tmp_path):
     with pytest.raises(BudgetExceeded):
         ask(Counting(), docs, tmp_path / "run", budget=Budget(calls=20), concurrency=1)

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from posterhall.errors import DataError
+from posterhall.errors import PosterhallError
 from posterhall.lm import records
 from posterhall.lm.protocol import LM, Floats, Request, Sample, Scored
 from posterhall.lm.store import Store
@@ -181,7 +181,7 @@ class Cached(Wrapper):
         try:
             return read(json.loads(value))
         except (KeyError, TypeError, ValueError, RecursionError):
-            raise DataError(
+            raise PosterhallError(
                 f"{self.store.path}: an answer in it cannot be read: {value[:80]!r}; "
                 "clear it with `posterhall lm cache --clear`"
             ) from None

@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import re
+import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -151,6 +152,7 @@ class _Journal:
         self.failed = 0
         self.counts = parsing.Counts()
         self._end = 0
+        self._lock = threading.Lock()
         if path.exists():
             with open(path, "rb") as file:
                 for line in file:
@@ -168,9 +170,12 @@ class _Journal:
         spent = {name: value for name, value in dataclasses.asdict(usage).items() if value != 0}
         answer = {"number": number, "rows": lines, "usage": spent}
         data = records.line(answer)
-        if os.pwrite(self._file, data, self._end) != len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-        self._note(answer, len(data), before=False)
+        with self._lock:  # who is interrupted closes it while the last replies come in
+            if self._file < 0:
+                return
+            if os.pwrite(self._file, data, self._end) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            self._note(answer, len(data), before=False)
 
     def rows(self, total: int) -> Iterator[bytes]:
         """The rows of all documents in their order, a line each."""
@@ -181,7 +186,10 @@ class _Journal:
                     yield records.line(row)
 
     def close(self) -> None:
-        os.close(self._file)
+        """Let go of the file; what comes later is not kept."""
+        with self._lock:
+            os.close(self._file)
+            self._file = -1
 
     def _note(self, answer: dict[str, Any], length: int, *, before: bool) -> None:
         place, self._end = self._end, self._end + length

@@ -12,6 +12,7 @@ import contextlib
 import datetime
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -60,6 +61,7 @@ class Log:
     ) -> None:
         self.path = Path(path)
         self._now = now
+        self._lock = threading.Lock()
         try:
             self._secrets = re.compile("|".join(SECRETS), re.IGNORECASE)
             self._hidden = [re.compile(each, re.IGNORECASE) for each in hide]
@@ -78,14 +80,16 @@ class Log:
         """Append a call; it is in the file when this returns."""
         stamp = self._now().isoformat(timespec="milliseconds")
         data = records.line(self._cleaned({"time": stamp, "kind": kind, "model": model, **facts}))
-        while data:
-            data = data[os.write(self._file, data) :]
+        with self._lock:
+            while data and self._file >= 0:
+                data = data[os.write(self._file, data) :]
 
     def close(self) -> None:
         """Let go of the file; harmless when done twice."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        with self._lock:
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
 
     def _cleaned(self, value: Any) -> Any:
         if isinstance(value, str):

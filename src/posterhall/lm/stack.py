@@ -100,9 +100,10 @@ def connect(
     try:
         price = _price(bare, prices, free=not remote and not isinstance(address, LM))
         if price is None and meter.total.budget.cost is not None:
+            name = bare.name.rpartition("#")[2]
             raise UsageError(
                 f"the price of {bare.name} is unknown, so no budget in money can be kept; add a line as "
-                f"'{bare.name}: {{input: 0.5, output: 1.5}}' to {prices or user_file()}, or limit tokens"
+                f"'{name}: {{input: 0.5, output: 1.5}}' to {prices or user_file()}, or limit tokens"
             )
         return _around(bare, meter, price, cache, log, hide, concurrency or WIDTH, remote)
     except BaseException:

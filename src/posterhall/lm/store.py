@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from posterhall.errors import DataError
+from posterhall.errors import DataError, PosterhallError
 
 SCHEMA_VERSION = 1
 LARGEST = 2 << 30
 """Bytes on disk beyond which what was not used for the longest time goes."""
 USED_EVERY = 3600
 """Seconds to which the time of last use is exact: reading should not mean writing."""
+TOUCHED = 10_000
+"""Answers read whose time of use is held back, to be written with the next that is new."""
 WAIT = 30.0
 """Seconds to wait for another process that writes."""
 
@@ -58,6 +60,7 @@ class Store:
 
     Raises:
         DataError: if it cannot be opened, is no such store, or one of a newer version.
+        PosterhallError: later, when the disk is full or the file broken.
     """
 
     def __init__(
@@ -85,6 +88,9 @@ class Store:
             for number, _, used in rows:
                 if now - used > USED_EVERY:
                     self._touched[key, number] = now
+            if len(self._touched) >= TOUCHED:
+                with _transaction(connection):
+                    self._write_touched(connection)
         return {number: value for number, value, _ in rows}
 
     def put(self, answers: Iterable[tuple[bytes, int, str]]) -> None:
@@ -183,7 +189,7 @@ class Store:
             try:
                 yield self._connection
             except sqlite3.Error as error:
-                raise DataError(f"{self.path}: the cache cannot be used: {error}") from None
+                raise PosterhallError(f"{self.path}: the cache cannot be used: {error}") from None
 
     def _write_touched(self, connection: sqlite3.Connection) -> None:
         if self._touched:
