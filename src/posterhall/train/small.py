@@ -105,6 +105,7 @@ def small_model(
     settings: SmallSettings,
     *,
     recipe: Mapping[str, Any],
+    init: Path | None = None,
     cache: Path | str | None = None,
     quiet: bool = True,
 ) -> Path:
@@ -121,6 +122,8 @@ def small_model(
         lessons: what to learn; read once, and held in memory as tokens.
         settings: how.
         recipe: what determines all lessons, as names and JSON values (kind of task, sizes, seeds).
+        init: a checkpoint whose training is gone on with, under the settings' rate and length; its shape and
+            words stay. None begins anew.
         cache: where models are kept; None takes ``models`` in the user's cache directory.
         quiet: show no progress.
 
@@ -128,15 +131,17 @@ def small_model(
         The directory of the checkpoint, with its tokenizer.json.
 
     Raises:
-        DataError: if there is no lesson, one is too long for the model, a recipe is no JSON, or nothing can
-            be kept there.
+        DataError: if there is no lesson, one is too long for the model, a recipe is no JSON, `init` is no
+            checkpoint, or nothing can be kept there.
         MissingExtra: without torch or tokenizers.
     """
+    if init is not None and not init.is_dir():
+        raise DataError(f"{init}: there is no checkpoint to go on with; give the directory of one")
     drawn = iter(lessons)
     first = list(itertools.islice(drawn, _LOOKED_AT))
     if not first:
         raise DataError("there are no lessons; a model has to be trained on something")
-    made_from = _made_from(first, settings, recipe)
+    made_from = _made_from(first, settings, recipe, init)
     digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:32]
     place = Path(cache) if cache is not None else _user_cache()
     directory = place / digest
@@ -146,7 +151,7 @@ def small_model(
                 beside = place / f".{digest}.part"
                 shutil.rmtree(beside, ignore_errors=True)
                 shutil.rmtree(directory, ignore_errors=True)
-                facts = _train(itertools.chain(first, drawn), settings, beside, quiet)
+                facts = _train(itertools.chain(first, drawn), settings, init, beside, quiet)
                 files = {each.name: _checksum(each) for each in sorted(beside.iterdir())}
                 text = json.dumps({"made_from": made_from, "facts": facts, "files": files}, indent=1)
                 write_atomic(beside / RECIPE, text + "\n")
@@ -226,12 +231,16 @@ class Lessons:
         return self._order
 
 
-def _made_from(first: list[Lesson], settings: SmallSettings, recipe: Mapping[str, Any]) -> dict[str, Any]:
+def _made_from(
+    first: list[Lesson], settings: SmallSettings, recipe: Mapping[str, Any], init: Path | None
+) -> dict[str, Any]:
     try:
         given = json.loads(json.dumps(dict(recipe), sort_keys=True, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise DataError(f"a recipe holds names and JSON values only: {error}") from None
+    before = {} if init is None else {"init": {each.name: _checksum(each) for each in sorted(init.iterdir())}}
     return {
+        **before,
         "posterhall": posterhall.__version__,
         "training": _TRAINING,
         "recipe": given,
@@ -241,17 +250,21 @@ def _made_from(first: list[Lesson], settings: SmallSettings, recipe: Mapping[str
 
 
 def _train(
-    lessons: Iterable[Lesson], settings: SmallSettings, directory: Path, quiet: bool
+    lessons: Iterable[Lesson], settings: SmallSettings, init: Path | None, directory: Path, quiet: bool
 ) -> dict[str, Any]:
+    from posterhall.data import tokenizer as tokenizers
     from posterhall.models import hub
     from posterhall.models.decoder import Decoder
     from posterhall.train.language import next_token
     from posterhall.train.loop import fit
 
     pairs = [(each, "") if isinstance(each, str) else each for each in lessons]
-    words = sorted({word for pair in pairs for text in pair for word in _words(text)})
-    tokenizer = word_tokenizer(words)
-    model = Decoder(settings.shape(tokenizer.vocab_size), seed=settings.seed)
+    tokenizer: Tokenizer
+    if init is None:
+        tokenizer = word_tokenizer(sorted({word for pair in pairs for text in pair for word in _words(text)}))
+        model = Decoder(settings.shape(tokenizer.vocab_size), seed=settings.seed)
+    else:
+        tokenizer, model = tokenizers.load(init), hub.load(init)
     data = _rows(pairs, tokenizer, settings)
     trained = fit(model, data, objective=next_token, settings=settings, quiet=quiet)
     hub.save(model.eval(), directory, tokenizer=tokenizer)
