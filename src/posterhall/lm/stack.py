@@ -78,7 +78,7 @@ def connect(
         budget: limits; when one is reached, `BudgetExceeded` is raised instead of asking for more.
         meter: counts there, several models together; its budget holds, and `budget` must not be given.
         prices: a table of prices to go before the shipped one; None means the user's own, if there is one.
-        concurrency: requests under way at once; None means 64, or what a server bears.
+        concurrency: requests under way at once; None means at most 64.
         options: see `posterhall.lm.connect`.
 
     Raises:
