@@ -8,6 +8,7 @@ so that all clients must come to the same texts. No client can be faster than re
 
     chat                  600 chat requests; peer: AsyncOpenAI as it comes, with a semaphore
     chat, peer's aiohttp  the same; peer: AsyncOpenAI over aiohttp, where that transport is installed
+    chat, fourfold        the same at four times the concurrency, where clients and not latency decide
     chat, adaptive        the same without a limit being named: ours finds one
     memory                peak of a process that asks `--queued` requests over that of one that asks a
                           hundredth, less what it keeps of the replies; a generator through `flow.each`
@@ -148,16 +149,18 @@ def openai(base: str, texts: list[str], concurrency: int, *, aiohttp: bool) -> C
 
 
 def has_aiohttp_transport() -> bool:
-    """Whether the official client can go over aiohttp here."""
+    """Whether the official client can go over aiohttp here: some versions want one more package."""
+    from openai import DefaultAioHttpClient
+
     try:
-        import httpx_aiohttp  # noqa: F401
-    except ImportError:
+        DefaultAioHttpClient()
+    except RuntimeError:
         return False
     return True
 
 
 def throughput(
-    case: str, sides: dict[str, Callable[[], list[str]]], facts: dict[str, Any], chosen: Any
+    case: str, sides: dict[str, Callable[[], list[str]]], concurrency: int | None, chosen: Any
 ) -> Result:
     """Our side against the peer's, the same texts required."""
     from importlib.metadata import version
@@ -166,7 +169,7 @@ def throughput(
         run()
     times = interleaved(sides, repeats=chosen.repeats)
     own, peer = times["ours"], times["peer"]
-    ideal = chosen.requests * LATENCY / chosen.concurrency
+    ideal = chosen.requests * LATENCY / (concurrency or chosen.concurrency)
     return faster(
         case,
         own,
@@ -180,7 +183,7 @@ def throughput(
             "over_ideal": own.wall_median / ideal,
             "cpu_ms_per_request": 1000 * own.cpu_median / chosen.requests,
             "cpu_ms_per_request_peer": 1000 * peer.cpu_median / chosen.requests,
-            **facts,
+            "concurrency": concurrency or "adaptive",
         },
     )
 
@@ -214,12 +217,17 @@ def main() -> None:
     with server(LATENCY) as base:
         own = ours(base, texts, at_once)
         plain = openai(base, texts, at_once, aiohttp=False)
-        results.append(throughput("chat", {"ours": own, "peer": plain}, {"concurrency": at_once}, chosen))
+        results.append(throughput("chat", {"ours": own, "peer": plain}, at_once, chosen))
         if has_aiohttp_transport():
             sides = {"ours": own, "peer": openai(base, texts, at_once, aiohttp=True)}
-            results.append(throughput("chat, peer's aiohttp", sides, {"concurrency": at_once}, chosen))
+            results.append(throughput("chat, peer's aiohttp", sides, at_once, chosen))
+        sides = {
+            "ours": ours(base, texts, 4 * at_once),
+            "peer": openai(base, texts, 4 * at_once, aiohttp=False),
+        }
+        results.append(throughput("chat, fourfold", sides, 4 * at_once, chosen))
         sides = {"ours": ours(base, texts, None), "peer": plain}
-        results.append(throughput("chat, adaptive", sides, {"concurrency": "adaptive"}, chosen))
+        results.append(throughput("chat, adaptive", sides, None, chosen))
     if chosen.queued:
         few = max(1, chosen.queued // 100)
         with server(0.0) as base:
