@@ -26,6 +26,7 @@ from posterhall.progress import duration, size
 
 if TYPE_CHECKING:
     import aiohttp
+    from yarl import URL
 
 T = TypeVar("T")
 RETRIES_UNMET = 2
@@ -97,6 +98,7 @@ class Client:
         self._clock, self._sleep = clock, sleep
         self._waits = retry.Waits(settings.seed)
         self._places: dict[asyncio.AbstractEventLoop, _Place] = {}
+        self._urls: dict[str, URL] = {}
         self._answered = False
         now = clock()
         self._requests = Bucket(settings.requests_per_minute, now) if settings.requests_per_minute else None
@@ -249,10 +251,13 @@ class Client:
         return Failure(str(status), why.message, wait, status in retry.OVERLOADED)
 
     async def _send(self, place: _Place, url: str, body: bytes | None) -> _Reply:
-        from yarl import URL
+        parsed = self._urls.get(url)
+        if parsed is None:
+            from yarl import URL
 
+            parsed = self._urls[url] = URL(url)
         how = place.session.get if body is None else place.session.post
-        async with how(URL(url), data=body, allow_redirects=False, proxy=self._proxy) as response:
+        async with how(parsed, data=body, allow_redirects=False, proxy=self._proxy) as response:
             largest, length = self.settings.largest_reply, response.content_length
             if length is not None and length > largest:
                 raise _TooLong(f"it says {size(length)}")
