@@ -92,6 +92,7 @@ class Engine:
         self._called: list[_Call] = []
         self._cancelled = self._closing = False
         # The thread's own:
+        self._dropping = False  # somebody has been cancelled
         self._turns: deque[_Drawing] = deque()  # those with rows that are not in the batch yet
         self._owners: dict[Row, _Drawing] = {}  # of the rows in the batch
         self._passes: deque[_Pass] = deque()
@@ -170,8 +171,7 @@ class Engine:
                 self._turns.append(call)
             elif isinstance(call, _Pass):
                 self._passes.append(call)
-        if cancelled:
-            self._drop()
+        self._dropping = cancelled
         return True
 
     def _drop(self) -> None:
@@ -181,10 +181,15 @@ class Engine:
         out = [row for row, call in self._owners.items() if call.cancelled]
         for row in out:
             del self._owners[row]
-        self._batch.leave(out)
+        try:
+            self._batch.leave(out)
+        except BaseException as error:
+            self._fail(error)
 
     def _advance(self) -> None:
         """One piece of a pass, and one token for every row."""
+        if self._dropping:
+            self._drop()
         if self._pass is None and self._passes:
             self._begin_pass()
         if self._pass is not None:
