@@ -5,18 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from posterhall.claims.cogeval._world import LONGEST, Pair, Question, World
+from posterhall.claims.cogeval._world import LETTERS, LONGEST, Pair, Question, World
 from posterhall.claims.rows import Budget, Scalar
 from posterhall.errors import DataError
 from posterhall.seeds import generator
-
-if TYPE_CHECKING:
-    from posterhall.evals.planning.graphs import Graph
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int8]
@@ -42,9 +38,12 @@ class Solver(ABC):
         """So many answers to each question."""
 
     @abstractmethod
-    def steps(self, asked: Sequence[tuple[str, int, Pair | None]]) -> list[Floats]:
-        """Where the model goes from a node of a graph, perhaps with an edge closed: for each, (n,), the
-        probability of each node of the graph, 0 for steps to what is no node."""
+    def steps(self, asked: Sequence[tuple[str, int]]) -> list[Floats]:
+        """Where the model goes from a node of a graph: for each, (n,), the probability of each node."""
+
+    @abstractmethod
+    def after(self, closed: Mapping[str, Sequence[Pair]]) -> Solver:
+        """The model when it has learnt of edges that were closed, by their steps and not by paths."""
 
     def some(self, questions: Iterable[Question]) -> list[Question]:
         """Those of the questions that it has time for."""
@@ -60,18 +59,14 @@ class Solver(ABC):
             return Answers([], np.zeros((0, samples), np.int8), [])
         return judge(self.maps, questions, self.say(questions, temperature, samples))
 
-    def edges(self, letters: Iterable[str], cut: Pair | None = None) -> dict[str, Floats]:
+    def edges(self, letters: Iterable[str] = LETTERS) -> dict[str, Floats]:
         """By graph, (n, n): row a is where the model goes from a."""
         maps = [self.maps[letter] for letter in letters]
-        found = iter(
-            self.steps([(each.letter, node, cut) for each in maps for node in range(len(each.graph))])
-        )
+        found = iter(self.steps([(each.letter, node) for each in maps for node in range(len(each.graph))]))
         return {each.letter: np.stack([next(found) for _ in range(len(each.graph))]) for each in maps}
 
 
-def solver(
-    params: Mapping[str, Scalar], budget: Budget, seed: int, *, longest: int = LONGEST, cuts: bool = False
-) -> Solver:
+def solver(params: Mapping[str, Scalar], budget: Budget, seed: int, *, longest: int = LONGEST) -> Solver:
     """The seed's small model, or the one that the user names with ``--set model=ADDRESS``."""
     if params.get("model"):
         from posterhall.claims.cogeval._endpoint import Told
@@ -79,7 +74,7 @@ def solver(
         return Told(str(params["model"]), str(params["domain"]), budget, seed)
     from posterhall.claims.cogeval._small import Small
 
-    return Small(budget, seed, longest=longest, cuts=cuts)
+    return Small(budget, seed, longest=longest)
 
 
 # -- answers ----------------------------------------------------------------------------------------
@@ -128,19 +123,14 @@ def judge(maps: World, questions: Sequence[Question], said: Sequence[Sequence[Pa
     """Walk each answer on its graph."""
     from posterhall.evals.planning import scoring
 
-    graphs: dict[tuple[str, Pair | None], int] = {}
-    packed: list[Graph] = []
-    for each in questions:
-        if (each.graph, each.cut) not in graphs:
-            graphs[each.graph, each.cut] = len(packed)
-            packed.append(maps[each.graph].closed[each.cut].graph)
+    places = {letter: i for i, letter in enumerate(maps)}
     flat = [(each, path) for each, paths in zip(questions, said, strict=True) for path in paths]
     found = scoring.verify(
-        scoring.Worlds.of(packed),
+        scoring.Worlds.of(each.graph for each in maps.values()),
         [path for _, path in flat],
         np.array([each.start for each, _ in flat]),
         np.array([each.goal for each, _ in flat]),
-        world=np.array([graphs[each.graph, each.cut] for each, _ in flat]),
+        world=np.array([places[each.graph] for each, _ in flat]),
     )
     return Answers(list(questions), found.codes.reshape(len(questions), -1), [list(each) for each in said])
 
@@ -153,17 +143,20 @@ def matched(first: Answers, second: Answers, stratum: Callable[[Question], Hasha
 
 # -- search -----------------------------------------------------------------------------------------
 
-Edges = Mapping[Pair | None, Mapping[str, Floats]]
-"""By closed edge and graph, (n, n): the probability that a model gives each step."""
 
+def search(maps: World, questions: Sequence[Question], edges: Mapping[str, Floats]) -> Answers:
+    """Answers by breadth-first search over the edges that a model believes in; the true graph only judges.
 
-def search(maps: World, questions: Sequence[Question], edges: Edges) -> Answers:
-    """Answers by breadth-first search over the edges that a model believes in; the true graph only judges."""
+    Args:
+        maps: the graphs, to judge by.
+        questions: what is searched for.
+        edges: by graph, (n, n), the probability that the model gives each step.
+    """
     from posterhall.evals.planning import paths
 
     said: list[list[Path]] = []
     for each in questions:
-        believed = edges[each.cut][each.graph] > KNOWN
+        believed = edges[each.graph] > KNOWN
         np.fill_diagonal(believed, False)
         found = paths.shortest_paths(believed, each.start, each.goal)
         said.append([found[0] if found else ()])
@@ -196,13 +189,22 @@ def scales(*, seconds: float = 2.0, trains: float = 0.0, seeds: int = 8) -> dict
     `questions` and `samples` matter to a model that is asked over a network; a small one answers them all.
     """
     return {
-        "smoke": Budget(steps=500, lessons=20_000, samples=4, questions=1, seconds=seconds / 2 + trains / 4),
+        "smoke": Budget(
+            steps=500, lessons=20_000, news=100, samples=4, questions=1, seconds=seconds / 2 + trains / 4
+        ),
         "laptop": Budget(
-            steps=2000, lessons=80_000, samples=10, questions=3, seeds=seeds, seconds=seconds + trains
+            steps=2000,
+            lessons=80_000,
+            news=300,
+            samples=10,
+            questions=3,
+            seeds=seeds,
+            seconds=seconds + trains,
         ),
         "full": Budget(
             steps=20_000,
             lessons=800_000,
+            news=1000,
             samples=30,
             questions=10,
             seeds=20,

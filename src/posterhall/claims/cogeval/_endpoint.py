@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -37,16 +38,24 @@ class Told(Solver):
     def __init__(self, address: str, domain: str, budget: Budget, seed: int) -> None:
         from posterhall.evals.planning import domains
 
-        self.maps = world(seed)
+        self.maps = self._before = world(seed)
+        self._closed: Mapping[str, Sequence[Pair]] = {}
         self._seed = seed
         self._questions = budget.questions
         self._domain = domains.load(domain)
         self._lm = _connected(address)
 
+    def after(self, closed: Mapping[str, Sequence[Pair]]) -> Told:
+        """The same model, which is told of the change after the graph, and of the path as it was before."""
+        changed = copy.copy(self)
+        changed.maps = {letter: each.without(closed.get(letter, ())) for letter, each in self._before.items()}
+        changed._closed = closed
+        return changed
+
     def some(self, questions: Iterable[Question]) -> list[Question]:
         groups: dict[tuple[object, ...], list[Question]] = {}
         for each in questions:
-            kind = (each.graph, each.distance, each.crosses, each.held_out, each.cut is None)
+            kind = (each.graph, each.distance, each.crosses, each.held_out)
             groups.setdefault(kind, []).append(each)
         rng = generator(self._seed, "cogeval", "questions")
         return [
@@ -61,7 +70,7 @@ class Told(Solver):
             conversation = self._conversation(each)
             told, ask = self._parts(conversation, each)
             if not each.held_out:
-                path = self.maps[each.graph].closed[each.cut].shortest(each.start, each.goal)[0]
+                path = self._before[each.graph].shortest(each.start, each.goal)[0]
                 way = " -> ".join(conversation.names[node] for node in path)
                 ends = conversation.names[each.start], conversation.names[each.goal]
                 told += f"The shortest path from {ends[0]} to {ends[1]} is: {way}.\n\n"
@@ -73,13 +82,11 @@ class Told(Solver):
             for conversation, said in zip(conversations, replies, strict=True)
         ]
 
-    def steps(self, asked: Sequence[tuple[str, int, Pair | None]]) -> list[Floats]:
+    def steps(self, asked: Sequence[tuple[str, int]]) -> list[Floats]:
         """Equal shares for all that the model names when asked where one step leads."""
         prompts, conversations = [], []
-        for letter, node, cut in asked:
-            graph = self.maps[letter]
-            goal = next(other for other in range(len(graph.graph)) if other != node)
-            question = graph.question(node, goal, cut)
+        for letter, node in asked:
+            question = next(each for each in self.maps[letter].questions if each.start == node)
             conversation = self._conversation(question)
             told, _ = self._parts(conversation, question)
             prompts.append(
@@ -91,23 +98,23 @@ class Told(Solver):
             )
             conversations.append(conversation)
         found = []
-        for (letter, node, _), conversation, said in zip(
+        for (letter, node), conversation, said in zip(
             asked, conversations, self._ask(prompts, 0.0, 1), strict=True
         ):
             named = {each for each in self._read(conversation, said[0]) or () if each != node}
             row = np.zeros(len(self.maps[letter].graph))
-            row[list(named)] = 1 / max(1, len(named))
+            row[[each for each in named if each >= 0]] = 1 / max(1, len(named))
             found.append(row)
         return found
 
     def _conversation(self, question: Question) -> Conversation:
         from posterhall.evals.planning import conditions, prompts
 
-        graph = self.maps[question.graph].graph
-        edits = () if question.cut is None else (conditions.Edit("block", *question.cut),)
-        after = self.maps[question.graph].closed[question.cut].graph
+        edits = tuple(conditions.Edit("block", a, b) for a, b in self._closed.get(question.graph, ()))
+        after = self.maps[question.graph].graph
         asked = conditions.Question("path", after, question.start, (question.goal,))
-        item = conditions.Item("traversal" if question.cut is None else "detour", graph, asked, edits=edits)
+        before = self._before[question.graph].graph
+        item = conditions.Item("detour" if edits else "traversal", before, asked, edits=edits)
         rng = generator(self._seed, "cogeval", "prompt", *map(str, question))
         return prompts.converse(item, self._domain, rng, turns="1")
 
@@ -141,8 +148,7 @@ class Told(Solver):
     def _read(self, conversation: Conversation, reply: str) -> Path:
         from posterhall.evals.planning import answers
 
-        short = tuple(self._domain.short(name) for name in conversation.names)
-        return answers.reader(conversation.names, short).read(reply).path
+        return answers.reader(conversation.names, self._domain.node).read(reply).path
 
 
 @lru_cache(maxsize=1)

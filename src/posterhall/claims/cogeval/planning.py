@@ -48,7 +48,7 @@ class SingleStepsAreKnown(Claim):
 
     def run(self, budget: Budget, seed: int) -> Iterator[Row]:
         asked = solver(self.params, budget, seed)
-        edges = asked.edges(LETTERS)
+        edges = asked.edges()
         for arm, steps in (
             ("the model's steps", edges),
             ("steps, names dealt out anew", misplaced(edges, seed)),
@@ -127,12 +127,12 @@ class SearchFindsWhatAnswersMiss(Claim):
 
     def run(self, budget: Budget, seed: int) -> Iterator[Row]:
         asked = solver(self.params, budget, seed)
-        edges = asked.edges(LETTERS)
+        edges = asked.edges()
         questions = asked.asked(lambda each: each.held_out and each.distance <= LONGEST)
         for arm, answers in (
             ("direct answer", asked.answer(questions)),
-            ("search over its own steps", search(asked.maps, questions, {None: edges})),
-            ("search over misplaced steps", search(asked.maps, questions, {None: misplaced(edges, seed)})),
+            ("search over its own steps", search(asked.maps, questions, edges)),
+            ("search over misplaced steps", search(asked.maps, questions, misplaced(edges, seed))),
         ):
             yield Row(arm, seed, right=answers.of(lambda each: each.distance >= 3).mean(by_place))
             yield from _by_distance(arm, answers, seed)
@@ -165,12 +165,12 @@ class ShortPathsAreNotStitched(Claim):
 
     def run(self, budget: Budget, seed: int) -> Iterator[Row]:
         asked = solver(self.params, budget, seed, longest=_SHORT)
-        edges = asked.edges(LETTERS)
+        edges = asked.edges()
         found, invented = _belief(asked, edges)
         questions = asked.asked(lambda each: each.distance > _SHORT)
         for arm, answers in (
             ("direct answer", asked.answer(questions)),
-            ("search over its own steps", search(asked.maps, questions, {None: edges})),
+            ("search over its own steps", search(asked.maps, questions, edges)),
         ):
             yield Row(arm, seed, right=answers.mean(by_place), found=found, invented=invented)
 
