@@ -167,8 +167,7 @@ class _Journal:
 
     def write(self, number: int, lines: list[dict[str, Any]], usage: Usage) -> None:
         """Keep a document's rows; they survive the death of the process from here on."""
-        spent = {name: value for name, value in dataclasses.asdict(usage).items() if value != 0}
-        answer = {"number": number, "rows": lines, "usage": spent}
+        answer = {"number": number, "rows": lines, "usage": usage.parts()}
         data = records.line(answer)
         with self._lock:  # who is interrupted closes it while the last replies come in
             if self._file < 0:

@@ -7,9 +7,10 @@ import dataclasses
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 from posterhall.errors import DataError
 from posterhall.lm.prices import Price
@@ -61,6 +62,10 @@ class Usage:
         """What everything would have cost without the cache."""
         return _sum(self.cost, self.cost_saved)
 
+    def parts(self) -> dict[str, Any]:
+        """What is not nothing, by name: `Usage(**usage.parts())` is this again."""
+        return {name: value for name in _FIELDS if (value := getattr(self, name)) != 0}
+
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(_sum(getattr(self, name), getattr(other, name)) for name in _FIELDS))  # type: ignore[arg-type]
 
@@ -110,14 +115,15 @@ class Tally:
     def __init__(self, budget: Budget, label: str, spent: Usage, clock: Callable[[], float]) -> None:
         self.budget = budget
         self.label = label
-        self._usage = spent
+        self._sums: dict[str, Any] = {name: getattr(spent, name) for name in _FIELDS}
+        self._limited = budget != Budget()
         self._clock = clock
         self._begun = clock()
 
     @property
     def usage(self) -> Usage:
         """What was spent until now; a value, which later spending does not change."""
-        return self._usage
+        return Usage(**self._sums)
 
     @property
     def seconds(self) -> float:
@@ -126,7 +132,9 @@ class Tally:
 
     def exhausted(self) -> BudgetExceeded | None:
         """What to raise instead of asking for more; None if more may be asked."""
-        budget, usage = self.budget, self._usage
+        if not self._limited:
+            return None
+        budget, usage = self.budget, self.usage
         if budget.calls is not None and usage.calls >= budget.calls:
             return self._ended("calls", f"{budget.calls:,} calls")
         if budget.tokens is not None and usage.tokens >= budget.tokens:
@@ -144,9 +152,15 @@ class Tally:
             return self._ended("seconds", f"{budget.seconds:g} seconds")
         return None
 
+    def add(self, parts: Mapping[str, Any]) -> None:
+        """Count `Usage.parts`; by its meter, which sees to it that nobody else does at the time."""
+        sums = self._sums
+        for name, value in parts.items():
+            sums[name] = _sum(sums[name], value)
+
     def _ended(self, limit: str, most: str) -> BudgetExceeded:
         def said() -> str:
-            usage = self._usage
+            usage = self.usage
             return (
                 f"the {self.label}'s budget of {most} is used up: {usage.calls:,} calls, "
                 f"{usage.tokens:,} tokens, {money(usage.cost)}, {self.seconds:.1f} s"
@@ -162,6 +176,7 @@ def money(dollars: float | None) -> str:
     return f"${dollars:.2f}" if dollars >= 1 or dollars == 0 else f"${dollars:.4f}"
 
 
+_ONE_CALL = {"calls": 1}
 _scopes: ContextVar[tuple[tuple[Meter, Tally], ...]] = ContextVar("posterhall_lm_scopes", default=())
 
 
@@ -200,7 +215,7 @@ class Meter:
     def spent_before(self, usage: Usage) -> None:
         """Count what was spent before, as by a run that goes on."""
         with self._lock:
-            self.total._usage += usage
+            self.total.add(usage.parts())
 
     @contextlib.contextmanager
     def scope(self, budget: Budget | None = None, label: str = "part") -> Iterator[Tally]:
@@ -232,7 +247,7 @@ class Meter:
         """
         with self._lock:  # checked and counted in one, so that no two calls pass for the last one
             self.check()
-            self._charge(Usage(calls=1))
+            self._charge(_ONE_CALL)
 
     def fail(self) -> None:
         """Count that a call ended in an error."""
@@ -240,12 +255,13 @@ class Meter:
 
     def spend(self, usage: Usage) -> None:
         """Count what a call cost."""
+        parts = usage.parts()
         with self._lock:
-            self._charge(usage)
+            self._charge(parts)
 
-    def _charge(self, usage: Usage) -> None:
+    def _charge(self, parts: Mapping[str, Any]) -> None:
         for tally in self._tallies():
-            tally._usage += usage
+            tally.add(parts)
 
     def _tallies(self) -> list[Tally]:
         return [self.total, *(tally for meter, tally in _scopes.get() if meter is self)]
