@@ -516,3 +516,14 @@ def test_a_model_that_is_let_go_without_being_closed_says_nothing(recwarn, caplo
             other.generate([talk()])  # the loop has had time to close the connections
     assert not caplog.records
     assert not [each for each in recwarn if "nclosed" in str(each.message)]
+
+
+def test_text_on_a_chat_server_whose_address_lacks_v1():
+    with (
+        serving(EchoAnswers(chat_only=True), latency=0.005) as server,
+        HttpLM(server.base.removesuffix("/v1") + "#echo") as lm,
+    ):
+        assert [each.text for [each] in lm.generate([ask(f"number {i}") for i in range(9)])] == [
+            f"number {i}"[-6:] for i in range(9)
+        ]
+        assert lm.record()["base_url"] == server.base

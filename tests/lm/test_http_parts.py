@@ -103,6 +103,10 @@ def test_proxies_are_not_used_for_this_machine(monkeypatch):
     assert Address.parse("http://127.0.0.1:1/v1").proxy() is None
     assert Address.parse("http://inside.example/v1").proxy() is None
     assert Address.parse("http://outside.example/v1").proxy() == "http://proxy:3128"
+    monkeypatch.setenv("http_proxy", "socks5://me:hunter2@proxy:1080")
+    with pytest.raises(DataError, match="only http") as caught:
+        Address.parse("http://outside.example/v1").proxy()
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

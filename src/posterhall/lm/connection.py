@@ -73,8 +73,13 @@ def _server(text: str, *, model: str | None = None, **options: Any) -> LM:
     lm = HttpLM(Address.parse(text, model=model), resolve(HttpSettings, flags=options, environ={}))
     if lm.address.model:
         return lm
-    names = wait(lm.amodels())
+    try:
+        names = wait(lm.amodels())
+    except BaseException:
+        lm.close()
+        raise
     if len(names) != 1:
+        lm.close()
         has = f"has several models: {', '.join(names[:20])}" if names else "names no model"
         raise DataError(f"{lm.name} {has}; say which, as {lm.address.base}#{names[0] if names else 'NAME'}")
     return lm.with_model(names[0])

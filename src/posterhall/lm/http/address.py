@@ -143,14 +143,24 @@ class Address:
         return Secret(value)
 
     def proxy(self) -> str | None:
-        """The proxy that the environment names for this host; none for this machine."""
+        """The proxy that the environment names for this host; none for this machine.
+
+        Raises:
+            DataError: for one that is no http(s) proxy.
+        """
         if self.is_local:
             return None
         parts = urlsplit(self.base)
         proxies = urllib.request.getproxies()
         if urllib.request.proxy_bypass(parts.hostname or ""):
             return None
-        return proxies.get(parts.scheme) or proxies.get("all")
+        proxy = proxies.get(parts.scheme) or proxies.get("all")
+        if proxy and not proxy.lower().startswith(("http://", "https://")):
+            raise DataError(
+                f"the environment names the proxy {_without_secrets(proxy)!r} for {parts.scheme}; only "
+                f"http(s) proxies can be used. Set {parts.scheme}_proxy, or no_proxy={parts.hostname}"
+            )
+        return proxy or None
 
 
 def _without_secrets(text: str) -> str:

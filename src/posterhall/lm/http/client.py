@@ -104,6 +104,7 @@ class Client:
         self._requests = Bucket(settings.requests_per_minute, now) if settings.requests_per_minute else None
         self._tokens = Bucket(settings.tokens_per_minute, now) if settings.tokens_per_minute else None
         _clients.add(self)
+        weakref.finalize(self, _let_go, self._places).atexit = False
 
     async def ask(
         self,
@@ -165,7 +166,8 @@ class Client:
 
     async def aclose(self) -> None:
         """Close the connections of all loops that still run."""
-        places, self._places = self._places, {}
+        places = dict(self._places)
+        self._places.clear()
         here = asyncio.get_running_loop()
         for loop, place in places.items():
             if loop is here:
@@ -187,6 +189,9 @@ class Client:
             reply = await self._send(place, self.address.url(path), body)
             if not self._answered and _leads_nowhere(reply):
                 reply = await self._elsewhere(place, path, body) or reply
+        except aiohttp.ConnectionTimeoutError:
+            waited = duration(self.settings.connect_timeout)
+            return Failure("connection", f"no connection within {waited}")
         except TimeoutError:
             return Failure("time-out", f"no reply within {duration(self.settings.timeout)}")
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
@@ -298,28 +303,10 @@ class Client:
         if place is None:
             for other in [each for each in self._places if each.is_closed()]:
                 del self._places[other]
-            life = self._session()
+            life = _session(self.settings, self._key)
             session = await anext(life)
             place = self._places.setdefault(loop, _Place(session, life, Gate(self.limit)))
         return place
-
-    async def _session(self) -> AsyncGenerator[aiohttp.ClientSession, None]:
-        """Connections for the running loop, closed by it at its end at the latest (as loops do with
-        generators), also if nobody asked for it."""
-        import aiohttp
-
-        headers = {"Content-Type": "application/json", "User-Agent": "posterhall"}
-        if self._key is not None:
-            headers["Authorization"] = f"Bearer {self._key.reveal()}"
-        async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
-            headers=headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(
-                total=self.settings.timeout, sock_connect=self.settings.connect_timeout
-            ),
-        ) as session:
-            yield session
 
     def _given_up(
         self, failure: Failure, tries: int, wait: float, spent: float, path: str
@@ -374,8 +361,36 @@ def _leads_nowhere(reply: _Reply) -> bool:
     return "model" not in message
 
 
+async def _session(settings: HttpSettings, key: Secret | None) -> AsyncGenerator[aiohttp.ClientSession, None]:
+    """Connections for the running loop, closed by it at its end at the latest (as loops do with generators),
+    also if nobody asked for it."""
+    import aiohttp
+
+    headers = {"Content-Type": "application/json", "User-Agent": "posterhall"}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key.reveal()}"
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
+        headers=headers,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=settings.timeout, sock_connect=settings.connect_timeout),
+    ) as session:
+        yield session
+
+
 async def _close(place: _Place) -> None:
     await place.life.aclose()
+
+
+def _let_go(places: dict[asyncio.AbstractEventLoop, _Place]) -> None:
+    """Close the connections of a client that is no more, in their own loops and without waiting."""
+    for loop, place in places.items():
+        if loop.is_running():
+            loop.call_soon_threadsafe(_begin_to_close, loop, place)
+
+
+def _begin_to_close(loop: asyncio.AbstractEventLoop, place: _Place) -> None:
+    loop.create_task(_close(place))
 
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
