@@ -20,9 +20,11 @@ from posterhall.evals.planning.scoring import UNKNOWN
 
 How = Literal["answer", "last line", "unread"]
 
+_AROUND = " \t\r.*`"
+"""What may stand around a name between arrows."""
 _PLAIN = 4
 """Characters between two names in which no other name can stand: " -> "."""
-_ANSWER = re.compile(r"answer\W{0,4}[:=]|answer is\b|\bfinal answer\b", re.IGNORECASE)
+_ANSWER = re.compile(r"answer(?:\W{0,4}[:=]| is\b|(?<=\bfinal answer)\b)")
 _ENUMERATED = re.compile(r"^[ \t]*(?:\d{1,3}[.)]|[-*•])[ \t]+", re.MULTILINE)
 _NONE = re.compile(
     r"\bno (?:\w+ ){0,2}(?:path|route|way|chain|solution)\b|\bnone\b|\bimpossible\b|\bunreachable\b|"
@@ -107,7 +109,7 @@ class Reader:
         said, answers = last_answer(reply)
         if said is not None:
             text = self._fold(said)
-            path = self._path(text)
+            path = self._plain(text) or self._path(text)
             if path:
                 return Reading(path, "answer", answers)
             if _NONE.search(text):
@@ -119,6 +121,16 @@ class Reader:
             if not answers and _NONE.search(line):
                 return Reading((), "last line", answers)
         return Reading(None, "unread", answers)
+
+    def _plain(self, text: str) -> tuple[int, ...] | None:
+        """The path of an answer that is nothing but names and arrows, as most are; None for any other."""
+        parts = text.split("->" if "->" in text else "→")
+        if len(parts) < 2:
+            return None
+        try:
+            return tuple([self._full[part.strip(_AROUND)] for part in parts])
+        except KeyError:
+            return None
 
     def one(self, reply: str) -> int | None:
         """The one name that a reply gives as its answer; None if it gives none, or several."""
@@ -171,9 +183,12 @@ class Reader:
 
 
 @functools.lru_cache(maxsize=4096)
-def reader(names: tuple[str, ...], short: tuple[str, ...] | None = None) -> Reader:
-    """A `Reader`, made once for the same names."""
-    return Reader(names, short)
+def reader(names: tuple[str, ...], form: str) -> Reader:
+    """A `Reader`, made once for the same names, of which `form` tells the label: "room {label}"."""
+    before, _, after = form.partition("{label}")
+    if not (before or after):
+        return Reader(names)
+    return Reader(names, [name[len(before) : len(name) - len(after)] for name in names])
 
 
 def last_answer(reply: str) -> tuple[str | None, int]:
@@ -182,7 +197,16 @@ def last_answer(reply: str) -> tuple[str | None, int]:
     It is the rest of the line, or, where that is empty, the lines after it up to an empty one, with what
     numbers them taken off.
     """
-    found = list(_ANSWER.finditer(reply))
+    lower = reply.lower()
+    if len(lower) != len(reply):  # a few letters have no lower one of the same length
+        lower = reply
+    found = []
+    at = lower.find("answer")
+    while at >= 0:  # plain search first: replies are long, and the word is rare
+        match = _ANSWER.match(lower, at)
+        if match is not None:
+            found.append(match)
+        at = lower.find("answer", at + 6)
     if not found:
         return None, 0
     # "the answer is" in prose does not count beside a line that begins with "Answer:"

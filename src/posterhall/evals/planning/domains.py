@@ -95,11 +95,6 @@ class Domain:
         order = random.permutation(len(graph))
         return tuple(self.node.replace("{label}", labels[place]) for place in order)
 
-    def short(self, name: str) -> str:
-        """The label in what a node is called: "7" of "room 7"."""
-        before, _, after = self.node.partition("{label}")
-        return name[len(before) : len(name) - len(after)]
-
 
 PLACEHOLDERS: dict[str, tuple[str, ...]] = {
     "node": ("label",),

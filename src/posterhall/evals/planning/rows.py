@@ -7,7 +7,8 @@ or for conversations from elsewhere that have the same columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +174,8 @@ def score(table: pa.Table) -> pa.Table:
     Raises:
         DataError: for a row whose parts do not fit together.
     """
-    names, forms = table["names"].to_pylist(), table["node_form"].to_pylist()
-    parts, replies = table["parts"].to_pylist(), table["replies"].to_pylist()
+    names, forms = _lists(table["names"]), table["node_form"].to_pylist()
+    parts, replies = _lists(table["parts"]), _lists(table["replies"])
     kinds = table["kind"].to_pylist()
     readers = [_reader(*each) for each in zip(names, forms, strict=True)]
     last = [said[-1] if said else "" for said in replies]
@@ -194,7 +195,7 @@ def score(table: pa.Table) -> pa.Table:
         found["read"][i], found["answers"][i], found["answer_path"][i] = reading.how, reading.answers, path
         paths.append(path)
     starts = np.maximum(table["start"].to_numpy(), 0)
-    goals = table["goals"].to_pylist()
+    goals = _lists(table["goals"])
     sizes = np.array([len(each) for each in names], dtype=np.int64)
     verdicts = _verify(table["edges"], sizes, paths, starts, goals)
     codes = verdicts.codes.copy()
@@ -213,13 +214,22 @@ def score(table: pa.Table) -> pa.Table:
     return pa.table([*said_columns, *columns], schema=SCHEMA)
 
 
+def _lists(column: pa.ChunkedArray) -> list[list[Any]]:
+    """A column of lists as Python's, by way of flat arrays: many times faster than `to_pylist`."""
+    whole = column.combine_chunks()
+    values = whole.flatten().to_numpy(zero_copy_only=False).tolist()
+    ends = whole.offsets.to_numpy().astype(np.int64)
+    ends -= ends[0]  # a slice keeps the offsets of the whole
+    return [values[a:b] for a, b in pairwise(ends.tolist())]
+
+
 class _Named:
     """A reader of some names, and which node each is in one conversation."""
 
-    __slots__ = ("names", "place", "reader")
+    __slots__ = ("names", "ordered", "reader")
 
-    def __init__(self, reader: answers.Reader, names: Sequence[str], place: Mapping[str, int]) -> None:
-        self.reader, self.names, self.place = reader, names, place
+    def __init__(self, reader: answers.Reader, ordered: Sequence[str], names: Sequence[str]) -> None:
+        self.reader, self.ordered, self.names = reader, ordered, names
 
     def read(self, reply: str) -> answers.Reading:
         return self.reader.read(reply)
@@ -227,16 +237,13 @@ class _Named:
     def nodes(self, path: tuple[int, ...] | None) -> tuple[int, ...] | None:
         if path is None:
             return None
-        return tuple(self.place[self.names[each]] if each >= 0 else each for each in path)
+        return tuple([self.names.index(self.ordered[each]) if each >= 0 else each for each in path])
 
 
 def _reader(names: Sequence[str], form: str) -> _Named:
     """One reader serves all conversations that have the same names, however they are shared out."""
-    before, _, after = form.partition("{label}")
     ordered = tuple(sorted(names))
-    short = tuple(name[len(before) : len(name) - len(after)] for name in ordered) if before or after else None
-    place = {name: node for node, name in enumerate(names)}
-    return _Named(answers.reader(ordered, short), ordered, place)
+    return _Named(answers.reader(ordered, form), ordered, names)
 
 
 def _verify(
@@ -296,21 +303,21 @@ def _earlier(
     """Judge what was asked before the question that counts."""
     at: list[int] = []
     paths: list[tuple[int, ...] | None] = []
-    hubs = table["hub_goals"].to_pylist()
+    hubs = _lists(table["hub_goals"])
     for i, (turns, said) in enumerate(zip(parts, replies, strict=True)):
         if len(turns) < 2:
             continue
         for part, reply in zip(turns, said, strict=False):
             if part == "hub":
                 name = readers[i].reader.one(reply)
-                node = None if name is None or name < 0 else readers[i].place[readers[i].names[name]]
-                found["hub_correct"][i] = node in hubs[i]
+                node = None if name is None else readers[i].nodes((name,))
+                found["hub_correct"][i] = node is not None and node[0] in hubs[i]
             elif part == "first":
                 at.append(i)
                 paths.append(readers[i].nodes(readers[i].read(reply).path))
     if not at:
         return
-    goals = [each.as_py() for each in table["first_goals"].take(at)]
+    goals = _lists(table["first_goals"].take(at))
     verdicts = _verify(table["first_edges"].take(at), sizes[at], paths, table["start"].to_numpy()[at], goals)
     for i, code in zip(at, verdicts.codes, strict=True):
         found["first_correct"][i] = bool(code == scoring.CORRECT)
