@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import Rule, Written, full, teller
 
 from posterhall.search import solve
 from posterhall.search.breadth import drawn
-from toys import Rule, Written, full, teller
 
 
 def beam(task, problem, breadth):
