@@ -297,7 +297,7 @@ def _pretty(problem: str) -> str:
         return problem
     try:
         value = json.loads(problem)
-    except ValueError:
+    except (ValueError, RecursionError):
         return problem
     return "\n".join(_lines(value)) if isinstance(value, dict) else problem
 

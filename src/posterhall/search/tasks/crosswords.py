@@ -107,7 +107,7 @@ class Crosswords(Task):
         """
         try:
             value = json.loads(text[:100_000])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"the crossword {text[:60]!r} is no JSON ({error}); {_FORM}") from None
         puzzle = _puzzle(value)
         found: dict[str, Any] = {"across": puzzle.across, "down": puzzle.down}

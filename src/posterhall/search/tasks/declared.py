@@ -149,7 +149,7 @@ class DeclaredTask(Task):
             raise DataError(f"a problem of {len(text):,} characters; allowed are 1 to {_LONGEST:,}")
         value: object = {"problem": text.strip()}
         if text.lstrip().startswith("{"):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 value = json.loads(text)
         if not isinstance(value, dict) or not {"problem"} <= value.keys() <= {"problem", "answer"}:
             raise DataError(

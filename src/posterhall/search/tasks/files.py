@@ -62,7 +62,7 @@ def one_line(problem: str, width: int = 60) -> str:
     if problem.startswith("{"):
         try:
             value = json.loads(problem)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if isinstance(value, dict):
             text = " / ".join(

@@ -265,12 +265,10 @@ class Game24(Task):
         """The answer after "Answer:", or what the steps of the reply amount to."""
         if self.original:
             return reply.strip() or None
-        said = answer_line(reply).value if self.style == "plain" else None
-        if said:
-            try:
-                return expressions.read(said).text
-            except DataError:
-                pass
+        parsed = answer_line(reply)
+        said = parsed.value if self.style == "plain" else None
+        if said is not None and parsed.how == "labelled":
+            return _spelled(said)
         path: list[Move] = []
         numbers = _numbers(problem)
         for piece in re.split(r"[\n;]", reply)[:_PIECES]:
@@ -280,7 +278,7 @@ class Game24(Task):
                 numbers = made.rest
         if path and len(numbers) == 1:
             return expression(path)
-        return said[: expressions.LONGEST] if said else None
+        return None if said is None else _spelled(said)
 
     # -- prompts ----------------------------------------------------------------------------------
 
@@ -308,6 +306,14 @@ class Game24(Task):
 
 def _last(state: State) -> str:
     return "\n".join(state.thoughts).strip().split("\n")[-1]
+
+
+def _spelled(answer: str) -> str | None:
+    """An answer in its one spelling; as it is, if it cannot be read."""
+    try:
+        return expressions.read(answer).text
+    except DataError:
+        return answer[: expressions.LONGEST] or None
 
 
 @functools.lru_cache(maxsize=1 << 12)

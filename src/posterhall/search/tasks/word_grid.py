@@ -157,7 +157,7 @@ class WordGrid(Task):
                 word.isalpha() and len(word) == len(across) for each in words.values() for word in each
             )
             sound &= set(across) | set(down) <= words.keys()
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             sound = False
         if not sound:
             raise DataError(

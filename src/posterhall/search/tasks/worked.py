@@ -22,7 +22,7 @@ from posterhall.search.tasks.moves import (
 )
 from posterhall.seeds import generator
 
-_DRAWN = 200
+_DRAWN = 40
 """Draws after which examples are made to measure: few numbers come to a target far from those of a puzzle."""
 _MOST = 1000
 
