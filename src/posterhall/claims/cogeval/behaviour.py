@@ -63,9 +63,7 @@ class ChangesReachStepsNotPlans(Claim):
         changed, unchanged = asked.after(closed), asked.after({})
         change, stay = _affected(asked.maps, changed.maps)
         for now, suffix in ((changed, ""), (unchanged, ", nothing closed")):
-            answers = now.answer(now.asked(lambda each: (each.graph, each.start, each.goal) in change | stay))
-            moved = answers.of(lambda each: (each.graph, each.start, each.goal) in change)
-            kept = answers.of(lambda each: (each.graph, each.start, each.goal) in stay)
+            moved, kept = _asked_about(now, change), _asked_about(now, stay)
             shares = matched(kept, moved, by_place)
             for arm, these, share in zip(("stay", "change"), (kept, moved), shares, strict=True):
                 yield Row(f"paths that {arm}{suffix}", seed, right=share, through=_through(these, closed))
@@ -191,6 +189,10 @@ def _affected(before: World, after: World) -> tuple[set[_Place], set[_Place]]:
             elif was.shortest(each.start, each.goal) == now.shortest(each.start, each.goal):
                 stay.add((letter, each.start, each.goal))
     return change, stay
+
+
+def _asked_about(now: Solver, pairs: set[_Place]) -> Answers:
+    return now.answer(now.asked(lambda each: (each.graph, each.start, each.goal) in pairs))
 
 
 def _through(answers: Answers, closed: Mapping[str, Sequence[Pair]]) -> float:
