@@ -8,9 +8,10 @@ two thirds of the time rightly, else with an invented edge, a loop, the path the
 
 Both sides begin with a Parquet file of a run and end with what is wrong with each answer. The peer is the
 script that one would write: the rows of a data frame, the last "Answer:" by a regular expression, cut at
-arrows, names looked up, `networkx.has_edge` step by step and `shortest_path_length`; once as it is written
-first, with a graph for each row, and once with graphs and lengths kept for equal ones. It reads arrows and judges last answers only, where ours also reads prose, commas and
-short forms and judges the first of two turns; the answers are within its reach, and both must find the same.
+arrows, names looked up, `networkx.has_edge` step by step and `shortest_path_length`; once with a graph for
+each row, as one writes it first, and once with graphs and lengths kept for equal ones. It reads arrows and
+judges last answers only, where ours also reads prose, commas and short forms, judges the first of two turns
+and finds names that are none. The answers are within its reach, and all sides must find the same.
 """
 
 from __future__ import annotations

@@ -11,6 +11,22 @@ CORRECT, INVENTED, LONGER, LOOP, WRONG_ENDS, NO_PATH, UNREAD, WRONG_NUMBER = ran
 
 
 @njit(cache=True, nogil=True)
+def pack(which: Any, a: Any, nodes: Any, edges_at: Any, indptr: Any) -> None:
+    """Offsets of rows of steps that are sorted by graph and then by where they begin; all zero on entry.
+
+    Step e is of graph ``which[e]`` and begins at ``a[e]``; graph w has ``indptr[nodes[w] : nodes[w + 1]]``,
+    which count from ``edges_at[w]``.
+    """
+    for e in range(len(which)):
+        edges_at[which[e] + 1] += 1
+        indptr[nodes[which[e]] + a[e] + 1] += 1
+    for w in range(len(nodes) - 1):
+        edges_at[w + 1] += edges_at[w]
+        for at in range(nodes[w] + 1, nodes[w + 1]):
+            indptr[at] += indptr[at - 1]
+
+
+@njit(cache=True, nogil=True)
 def verify(
     indptr: Any,
     indices: Any,

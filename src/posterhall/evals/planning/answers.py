@@ -11,9 +11,8 @@ import functools
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from posterhall.errors import DataError
 from posterhall.evals.planning.scoring import UNKNOWN
@@ -59,8 +58,7 @@ _QUOTES = str.maketrans(
 )
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """What was read in a reply."""
 
     path: tuple[int, ...] | None

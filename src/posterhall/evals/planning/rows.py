@@ -182,17 +182,16 @@ def score(table: pa.Table) -> pa.Table:
     found: dict[str, list[Any]] = {name: [None] * len(last) for name in FOUND.names}
     counting = np.array([kind == "clusters" for kind in kinds], dtype=np.bool_)
     paths: list[tuple[int, ...] | None] = []
-    for i, (reader, reply) in enumerate(zip(readers, last, strict=True)):
-        if counting[i]:
-            said, times = answers.number(reply)
+    how, times, said_paths = found["read"], found["answers"], found["answer_path"]
+    for i, (reader, reply, counted) in enumerate(zip(readers, last, counting.tolist(), strict=True)):
+        if counted:
+            said, times[i] = answers.number(reply)
             found["answer_number"][i] = said
-            found["read"][i] = "unread" if said is None else "answer" if times else "last line"
-            found["answers"][i] = times
+            how[i] = "unread" if said is None else "answer" if times[i] else "last line"
             paths.append(None)
             continue
-        reading = reader.read(reply)
-        path = reader.nodes(reading.path)
-        found["read"][i], found["answers"][i], found["answer_path"][i] = reading.how, reading.answers, path
+        read, how[i], times[i] = reader.reader.read(reply)
+        said_paths[i] = path = reader.nodes(read)
         paths.append(path)
     starts = np.maximum(table["start"].to_numpy(), 0)
     goals = _lists(table["goals"])
@@ -203,13 +202,15 @@ def score(table: pa.Table) -> pa.Table:
     for i in np.flatnonzero(counting).tolist():
         said = found["answer_number"][i]
         codes[i] = scoring.UNREAD if said is None else 0 if said == right[i] else scoring.WRONG_NUMBER
-    found["correct"] = (codes == scoring.CORRECT).tolist()
-    found["failure"] = [scoring.OUTCOMES[code] for code in codes]
-    found["start_omitted"] = verdicts.start_omitted.tolist()
-    found["distance"] = np.where(counting, -1, verdicts.distance).tolist()
+    known = {
+        "correct": codes == scoring.CORRECT,
+        "failure": pa.array(scoring.OUTCOMES).take(pa.array(codes)),
+        "start_omitted": verdicts.start_omitted,
+        "distance": np.where(counting, -1, verdicts.distance),
+    }
     _other(found, "_literal", table["literal_edges"], table, sizes, paths, goals, ~counting)
     _earlier(found, table, readers, parts, replies, sizes)
-    columns = [pa.array(found[name], type=FOUND.field(name).type) for name in FOUND.names]
+    columns = [pa.array(known.get(name, found[name]), type=FOUND.field(name).type) for name in FOUND.names]
     said_columns = [table[name] for name in SAID.names]
     return pa.table([*said_columns, *columns], schema=SCHEMA)
 
@@ -231,13 +232,11 @@ class _Named:
     def __init__(self, reader: answers.Reader, ordered: Sequence[str], names: Sequence[str]) -> None:
         self.reader, self.ordered, self.names = reader, ordered, names
 
-    def read(self, reply: str) -> answers.Reading:
-        return self.reader.read(reply)
-
     def nodes(self, path: tuple[int, ...] | None) -> tuple[int, ...] | None:
         if path is None:
             return None
-        return tuple([self.names.index(self.ordered[each]) if each >= 0 else each for each in path])
+        place, ordered = self.names.index, self.ordered
+        return tuple([place(ordered[each]) if each >= 0 else each for each in path])
 
 
 def _reader(names: Sequence[str], form: str) -> _Named:
@@ -314,7 +313,7 @@ def _earlier(
                 found["hub_correct"][i] = node is not None and node[0] in hubs[i]
             elif part == "first":
                 at.append(i)
-                paths.append(readers[i].nodes(readers[i].read(reply).path))
+                paths.append(readers[i].nodes(readers[i].reader.read(reply).path))
     if not at:
         return
     goals = _lists(table["first_goals"].take(at))

@@ -99,20 +99,16 @@ class Worlds:
             a, b: from where to where it leads, shape (e,).
         """
         count = np.asarray(sizes, dtype=np.int64)
-        which, a, b = (np.asarray(each, dtype=np.int64) for each in (which, a, b))
-        first = np.concatenate(([0], np.cumsum(count)))  # of the nodes of all graphs in a row
-        rows = first[which] + a
-        if (np.diff(rows) < 0).any():
+        which, a, b = np.asarray(which, dtype=np.int64), np.asarray(a), np.asarray(b)
+        rows = np.concatenate(([0], np.cumsum(count)))[which] + a
+        if (rows[1:] < rows[:-1]).any():
             order = np.argsort(rows, kind="stable")
-            which, rows, b = which[order], rows[order], b[order]
-        degrees = np.bincount(rows, minlength=int(first[-1]))
-        edges_at = np.concatenate(([0], np.cumsum(np.bincount(which, minlength=len(count)))))
-        ends = np.cumsum(degrees)
-        nodes = first + np.arange(len(first))  # one more offset than nodes, for each graph
+            which, a, b = which[order], a[order], b[order]
+        nodes = np.concatenate(([0], np.cumsum(count + 1)))  # one more offset than nodes, for each graph
+        edges_at = np.zeros(len(count) + 1, dtype=np.int64)
         indptr = np.zeros(int(nodes[-1]), dtype=np.int64)
-        owner = np.repeat(np.arange(len(count)), count)
-        indptr[np.arange(int(first[-1])) + owner + 1] = ends - edges_at[owner]
-        return cls(indptr, b.astype(np.int32), nodes, edges_at)
+        kernels.pack(which, a, nodes, edges_at, indptr)
+        return cls(indptr, b.astype(np.int32, copy=False), nodes, edges_at)
 
     def __len__(self) -> int:
         return len(self.nodes) - 1
