@@ -22,7 +22,9 @@ Chains = Literal["solutions", "legal moves"]
 OPERATORS = "+-*"
 COUNT = 4
 """Numbers of a puzzle, as in the Game of 24."""
-_LESSONS = 60_000
+_BATCH = 32
+_MOST_LESSONS = 60_000
+"""Lessons of a longer training come again, in another order."""
 _MIX = {"solve": 0.35, "move": 0.35, "value": 0.3}
 """Shares of lessons: whole chains; one legal move; whether the target can be reached."""
 _VALUED = {1: 0.1, 2: 0.35, 3: 0.55}
@@ -104,20 +106,26 @@ def model(game: Puzzles, *, steps: int, chains: Chains, seed: int) -> Path:
     Eight heads of eight entries: what is left after a move is found by attention to the numbers it took,
     and with four heads the same training made half as many legal moves.
     """
-    rules = game.rules
+    rules, count = game.rules, min(_MOST_LESSONS, _BATCH * steps)
     recipe = {
         "task": "game of numbers",
         "modulus": rules.modulus,
         "target": rules.target if isinstance(rules.target, int) else str(rules.target),
         "held_out": len(game.held_out),
         "chains": chains,
-        "lessons": _LESSONS,
+        "lessons": count,
         "seed": seed,
     }
     settings = SmallSettings(
-        steps=steps, batch=32, heads=8, max_length=64, rope_theta=20.0, seed=derive(seed, "model")
+        steps=steps,
+        batch=_BATCH,
+        heads=8,
+        ffn_dim=160,
+        max_length=64,
+        rope_theta=20.0,
+        seed=derive(seed, "model"),
     )
-    drawn = lessons(game, count=_LESSONS, chains=chains, seed=seed)
+    drawn = lessons(game, count=count, chains=chains, seed=seed)
     return small_model(drawn, settings, recipe=recipe)
 
 

@@ -96,18 +96,19 @@ def _is_cell(word: str, cells: int) -> bool:
     return word.isdecimal() and len(word) <= 4 and int(word) < cells and word == str(int(word))
 
 
-def problems(maze: Maze, *, held_out: int, least: int, seed: int) -> tuple[list[str], list[str]]:
-    """Ways to learn from and ways held out: all pairs of cells, and some of those `least` steps apart."""
-    cells = range(len(maze.neighbours))
-    far: list[str] = []
-    near: list[str] = []
-    for goal in cells:
+def problems(maze: Maze, *, shown: int, held_out: int, least: int, seed: int) -> tuple[list[str], list[str]]:
+    """Ways that are shown, between any two cells, and ways held out, between cells `least` steps apart."""
+    every, far = [], []
+    for goal in range(len(maze.neighbours)):
         for start, steps in enumerate(maze.distances(goal)):
             if start != goal:
-                (far if steps >= least else near).append(f"{start} {goal}")
-    order = generator(seed, "held-out ways").permutation(len(far)).tolist()
-    drawn = [far[place] for place in order]
-    return near + drawn[held_out:], drawn[:held_out]
+                every.append(f"{start} {goal}")
+            if steps >= least:
+                far.append(f"{start} {goal}")
+    rng = generator(seed, "ways held out and shown")
+    drawn = [far[place] for place in rng.permutation(len(far))[:held_out].tolist()]
+    left = sorted(set(every) - set(drawn))
+    return [left[place] for place in rng.permutation(len(left))[:shown].tolist()], drawn
 
 
 def lessons(maze: Maze, learnt: Sequence[str], *, seed: int) -> Iterator[tuple[str, str]]:
@@ -125,6 +126,7 @@ def model(maze: Maze, learnt: Sequence[str], *, held_out: int, least: int, steps
     recipe = {
         "task": "maze",
         "side": maze.side,
+        "shown": len(learnt),
         "held_out": held_out,
         "least": least,
         "lessons": _LESSONS,

@@ -17,6 +17,10 @@ class SearchMendsImitation(Claim):
     Followed means: the most probable cell at each step, to the end. The search samples four next cells of
     each, tries the most frequent first, steps back from dead ends, and is told of walls, as who walks is.
     Followed in the same way but without stepping back, the model has a row of its own.
+
+    A tenth of all ways is shown. At first all that are not held out were; the model then stepped nearer to
+    the goal in 99.4 % of steps (a seed that is not run), so that there was nothing to be mended, and this
+    was changed before anything had been searched.
     """
 
     kind = Paired(metric="solved", arms=(_SEARCH, _IMITATION), margin=0.10)
@@ -28,12 +32,14 @@ class SearchMendsImitation(Claim):
     control_arms = (_WANDERING, _IMITATION)
     deviates = (
         "not in the paper; one maze a seed of 100 cells (smoke: 49), a tree with a tenth of the other walls "
-        "opened; ways of at least 8 steps (smoke: 6) are held out"
+        "opened; ways to be found are at least 8 steps long (smoke: 6)"
     )
     scales = {
-        "smoke": Budget(side=7, least=6, ways=100, steps=300, states=40, seconds=8.0),
-        "laptop": Budget(side=10, least=8, ways=200, steps=1000, states=60, seconds=30.0),
-        "full": Budget(side=20, least=16, ways=400, steps=20_000, states=240, seeds=10, seconds=2000.0),
+        "smoke": Budget(side=7, least=6, shown=250, ways=100, steps=300, states=40, seconds=8.0),
+        "laptop": Budget(side=10, least=8, shown=1000, ways=200, steps=800, states=60, seconds=30.0),
+        "full": Budget(
+            side=20, least=16, shown=16_000, ways=400, steps=20_000, states=240, seeds=10, seconds=2000.0
+        ),
     }
 
     def run(self, budget: Budget, seed: int) -> Iterator[Row]:
@@ -44,7 +50,9 @@ class SearchMendsImitation(Claim):
         from posterhall.search.settings import SearchSettings
 
         maze = Maze.drawn(budget.side, seed=seed)
-        learnt, held_out = _walk.problems(maze, held_out=budget.ways, least=budget.least, seed=seed)
+        learnt, held_out = _walk.problems(
+            maze, shown=budget.shown, held_out=budget.ways, least=budget.least, seed=seed
+        )
         path = _walk.model(
             maze, learnt, held_out=budget.ways, least=budget.least, steps=budget.steps, seed=seed
         )

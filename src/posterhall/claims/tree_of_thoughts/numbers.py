@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from posterhall.claims import Budget, Claim, Paired, Row, claim
 
 SMALL_MODEL = (
-    "models of 0.13 M parameters trained from scratch on four numbers modulo 11 (target 7, + - *, one number "
+    "models of 0.1 M parameters trained from scratch on four numbers modulo 11 (target 7, + - *, one number "
     "a token; smoke: modulo 7, target 3), a seed a training, against GPT-4 asked for 24 with examples"
 )
 SCALES = {
-    "smoke": Budget(modulus=7, target=3, puzzles=80, steps=400, seconds=10.0),
-    "laptop": Budget(modulus=11, target=7, puzzles=200, steps=2500, seconds=60.0),
+    "smoke": Budget(modulus=7, target=3, puzzles=80, steps=450, seconds=10.0),
+    "laptop": Budget(modulus=11, target=7, puzzles=200, steps=2000, seconds=50.0),
     "full": Budget(modulus=11, target=7, puzzles=400, steps=20_000, seeds=10, seconds=900.0),
 }
 _TREE, _NARROW, _CHAIN = "ToT, breadth 5", "ToT, breadth 1", "CoT"
