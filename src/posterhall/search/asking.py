@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -74,10 +75,9 @@ class Asker:
         new = list(dict.fromkeys(each for each in requests if each not in self._replies))
         if new:
             self._begin(len(new))
-            for request, samples in zip(new, await self.lm.agenerate(new), strict=True):
-                self._replies[request] = samples
-                self._meter.spend(usage_of(samples, self._price))
-                self.truncated += sum(each.finish_reason != "stop" for each in samples)
+            replies = await self.lm.agenerate(new)
+            self._replies.update(zip(new, replies, strict=True))
+            self._count(replies)
         return [self._replies[request] for request in requests]
 
     async def score(self, items: Sequence[tuple[str, tuple[str, ...]]]) -> list[list[Scored]]:
@@ -89,6 +89,25 @@ class Asker:
                 self._scores[item] = scored
                 self._meter.spend(usage_read([item[0], *item[1]], self._price))
         return [self._scores[item] for item in items]
+
+    def _count(self, replies: Sequence[list[Sample]]) -> None:
+        """Count what a round cost, at once: it may be hundreds of replies."""
+        each = [usage_of(samples, self._price) for samples in replies]
+        costs = [usage.cost for usage in each if usage.cost is not None]
+        self._meter.spend(
+            Usage(
+                samples=sum(usage.samples for usage in each),
+                tokens_in=sum(usage.tokens_in for usage in each),
+                tokens_cached=sum(usage.tokens_cached for usage in each),
+                tokens_out=sum(usage.tokens_out for usage in each),
+                tokens_hidden=sum(usage.tokens_hidden for usage in each),
+                tokens_estimated=sum(usage.tokens_estimated for usage in each),
+                cost=math.fsum(costs) if len(costs) == len(each) else None,
+            )
+        )
+        for samples in replies:
+            for sample in samples:
+                self.truncated += sample.finish_reason != "stop"
 
     def _begin(self, calls: int) -> None:
         """Count a round's calls before they are made."""

@@ -21,6 +21,7 @@ from posterhall.runs import Run, write_atomic
 from posterhall.search.journal import UTF8, Journaled
 from posterhall.search.protocol import Task
 from posterhall.search.settings import SearchSettings
+from posterhall.search.shared import Shared
 from posterhall.search.solution import Solution
 from posterhall.search.solving import asolve, changed, unsolved
 
@@ -122,7 +123,7 @@ async def asolve_all(
     quiet: bool = True,
     done: Callable[[int, Solution], None] | None = None,
 ) -> Report:
-    """Solve many problems, none of which waits for another.
+    """Solve many problems, none of which waits for another; what several ask is asked once.
 
     With `out` it is a run: artifacts/replies.jsonl has each reply before it is used, and
     artifacts/solutions.jsonl a line a problem, with its tree. A run that was killed goes on in the middle of
@@ -152,7 +153,7 @@ async def asolve_all(
     meter, lm = _metered(lm)
     if out is None:
         before, began = meter.usage, time.perf_counter()
-        solutions = await _work(task, read, lm, settings, {}, parallel, quiet, done)
+        solutions = await _work(task, read, Shared(lm), settings, {}, parallel, quiet, done)
         return Report(solutions, meter.usage - before, time.perf_counter() - began)
     config = {
         **to_dict(settings),
@@ -183,7 +184,7 @@ async def asolve_all(
                 done(number, solution)
 
         try:
-            solutions = await _work(task, read, journal, settings, earlier, parallel, quiet, found)
+            solutions = await _work(task, read, Shared(journal), settings, earlier, parallel, quiet, found)
         finally:
             await journal.aclose()
         write_atomic(path, b"".join(_line(number, each) for number, each in enumerate(solutions)))

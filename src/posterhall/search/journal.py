@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
@@ -21,9 +20,8 @@ class Journaled(Wrapper):
     """Keeps each reply in a file before it hands it on, and answers from the file what is in it.
 
     A line a request: the hash of all that determines the reply, the reply, and what was paid for it. A line
-    that a killed process left unfinished is dropped. Who asks for what is being asked for waits for that
-    reply, so that a request has one reply in a run, whatever happens to the run. Other than a cache it
-    belongs to one run, and to one process and event loop at a time.
+    that a killed process left unfinished is dropped. A request has one reply in a run, whatever happens to
+    the run. Other than a cache it belongs to one run, and to one process at a time.
 
     Args:
         inner: the model.
@@ -43,7 +41,6 @@ class Journaled(Wrapper):
         self.path = path
         self._meter = meter
         self._known: dict[bytes, tuple[int, int]] = {}  # where a reply is in the file: offset, bytes
-        self._asking: dict[bytes, asyncio.Event] = {}
         meter.spent_before(self._load())
         self.resumed = len(self._known)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
@@ -67,22 +64,14 @@ class Journaled(Wrapper):
 
     async def _once(self, key: bytes, ask: Callable[[], Awaitable[Sequence[Sample | Scored]]]) -> list[Any]:
         """The reply as in the file, asked for if it is not there."""
-        while key not in self._known:
-            asking = self._asking.get(key)
-            if asking is not None:
-                await asking.wait()  # whoever asks may be cancelled; then the next one does
-                continue
-            asking = self._asking[key] = asyncio.Event()
-            try:
-                with self._meter.scope() as paid:
-                    reply = await ask()
+        if key not in self._known:
+            with self._meter.scope() as paid:
+                reply = await ask()
+            if key not in self._known:
                 self._write(key, [_plain(each) for each in reply], paid.usage)
-            finally:
-                del self._asking[key]
-                asking.set()
         at, length = self._known[key]
-        reply_there: list[Any] = json.loads(os.pread(self._file, length, at).decode(*UTF8))["reply"]
-        return reply_there
+        kept: list[Any] = json.loads(os.pread(self._file, length, at).decode(*UTF8))["reply"]
+        return kept
 
     def _write(self, key: bytes, reply: list[Any], paid: Usage) -> None:
         spent = {name: value for name, value in asdict(paid).items() if value != _NOTHING[name]}
