@@ -215,19 +215,18 @@ class Crosswords(Task):
 
     def aspects(self, state: State) -> Sequence[Ask]:
         """One question for each clue of whose word two letters or more are known."""
-        puzzle, board = puzzle_of(state.problem), board_of(state.problem, state.thoughts)
+        board = board_of(state.problem, state.thoughts)
         return [
-            Ask(fill(prompt("crosswords/value"), {"clue": quoted(clue), "pattern": spaced(pattern)}))
-            for slot, clue in puzzle.slots()
+            _judge(clue, pattern)
+            for slot, clue in puzzle_of(state.problem).slots()
             if len(pattern := at(board, slot)) - pattern.count(BLANK) >= min(2, len(pattern))
         ]
 
     def value(self, state: State) -> Ask:
-        """The question about the first of the `aspects`."""
+        """The question about the first of the `aspects`, or else about the first row."""
+        board = board_of(state.problem, state.thoughts)
         asks = self.aspects(state)
-        if not asks:
-            raise DataError("nothing on the board can be judged yet: no word has two letters")
-        return asks[0]
+        return asks[0] if asks else _judge(puzzle_of(state.problem).across[0], board[0])
 
     def grade(self, state: State, reply: str) -> str | None:
         """The class that ends a reply."""
@@ -284,6 +283,10 @@ def board_of(problem: str, thoughts: tuple[str, ...]) -> tuple[str, ...]:
         return puzzle_of(problem).blank
     slot, _, word = thoughts[-1].partition(". ")
     return put(board_of(problem, thoughts[:-1]), slot, word)
+
+
+def _judge(clue: str, pattern: str) -> Ask:
+    return Ask(fill(prompt("crosswords/value"), {"clue": quoted(clue), "pattern": spaced(pattern)}))
 
 
 _FORM = (

@@ -145,7 +145,7 @@ class DeclaredTask(Task):
         Raises:
             DataError: if it is empty or too long, or JSON of another form.
         """
-        if not text.strip() or len(text) > _LONGEST:
+        if not any(map(str.isprintable, text.strip())) or len(text) > _LONGEST:
             raise DataError(f"a problem of {len(text):,} characters; allowed are 1 to {_LONGEST:,}")
         value: object = {"problem": text.strip()}
         if text.lstrip().startswith("{"):
@@ -179,7 +179,7 @@ class DeclaredTask(Task):
             right = _bare(known) in _bare(given)
         else:
             right = _bare(known) == _bare(given)
-        return Check(right, float(right), "right" if right else f"it is not {known[:60]}")
+        return Check(right, float(right), "right" if right else f"it is not {_bare(known)[:60]}")
 
     # -- states -----------------------------------------------------------------------------------
 

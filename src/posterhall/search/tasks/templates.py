@@ -59,5 +59,5 @@ def quoted(text: str) -> str:
 
 def fenced(text: str, tag: str) -> str:
     """Several lines of a problem between <tag> and </tag>; the tag itself within them is broken up."""
-    inner = re.sub(rf"<(\s*/?\s*{re.escape(tag)})", r"< \1", text, flags=re.IGNORECASE)
+    inner = re.sub(rf"<(\s{{0,9}}/?\s{{0,9}}{re.escape(tag)})", r"< \1", text, flags=re.IGNORECASE)
     return f"<{tag}>\n{inner}\n</{tag}>"

@@ -203,10 +203,7 @@ class WordGrid(Task):
 
     def propose(self, state: State) -> Ask:
         """Asks for the words of one clue that keep the letters there."""
-        slot = self._next(state)
-        if slot is None:
-            raise DataError("the grid is full: nothing is to be proposed")
-        return self._ask("propose", state, slot)
+        return self._ask("propose", state, self._next(state) or "h1")
 
     def thoughts(self, state: State, reply: str) -> Thoughts:
         """Words of the next clue that keep the letters there. Whether they are in the clue's list is for the
@@ -232,11 +229,9 @@ class WordGrid(Task):
         ]
 
     def value(self, state: State) -> Ask:
-        """The question about the first of the `aspects`."""
+        """The question about the first of the `aspects`, or else about the first row."""
         asks = self.aspects(state)
-        if not asks:
-            raise DataError("nothing in the grid can be judged yet: it is empty")
-        return asks[0]
+        return asks[0] if asks else self._ask("value", state, "h1")
 
     def grade(self, state: State, reply: str) -> str | None:
         """The class that ends a reply."""

@@ -22,9 +22,9 @@ _ABBREVIATIONS = frozenset(
         *("vol", "fig", "al", "inc", "ltd", "co", "gen", "col", "lt", "sgt", "rev", "capt"),
     )
 )
-_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s+|$)")
-_PLAN = re.compile(r"^\W*plan\W*:\W*$|^\W*plan\W*:", re.IGNORECASE | re.MULTILINE)
-_PASSAGE = re.compile(r"^\W*passage\W*:\W*?$|^\W*passage\W*:", re.IGNORECASE | re.MULTILINE)
+_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]]*+(?=\s|$)")
+_PLAN = re.compile(r"^[^\w\n]{0,8}plan[^\w\n]{0,4}:[*_]{0,4}", re.IGNORECASE | re.MULTILINE)
+_PASSAGE = re.compile(r"^[^\w\n]{0,8}passage[^\w\n]{0,4}:[*_]{0,4}", re.IGNORECASE | re.MULTILINE)
 _CHOICE = re.compile(r"best\s+choice\s+is\W{0,5}(?:choice\W{0,3})?(\d{1,4})(?!\d)", re.IGNORECASE)
 
 
@@ -55,7 +55,10 @@ class Writing(Task):
         """
         if len(text) > _LONGEST:
             raise DataError(f"a problem of {len(text):,} characters; at most {_LONGEST:,} are read")
-        lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+        printed = (
+            "".join(char if char.isprintable() else " " for char in line) for line in text.splitlines()
+        )
+        lines = [" ".join(line.split()) for line in printed if line.strip()]
         found = lines if len(lines) > 1 else sentences(lines[0]) if lines else []
         if not 1 <= len(found) <= MOST:
             raise DataError(f"{text[:60]!r} has {len(found)} sentences; give 1 to {MOST}, one a line")
