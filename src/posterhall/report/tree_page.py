@@ -103,16 +103,14 @@ def render(run: Path | str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    solved = sum(solution.solved for solution in solutions)
-    total = len(solutions)
     page = environment.get_template("tree.html.j2").render(
-        title=f"{solved} of {total} {'problem' if total == 1 else 'problems'} solved",
+        title=_title(solutions),
         task=config["task"],
         method=config["method"],
         facts=_facts(manifest, solutions),
         totals=_totals(solutions),
         entries=[_entry(number, solution) for number, solution in enumerate(solutions, 1)],
-        single=total == 1,
+        single=len(solutions) == 1,
         has_trees=config["method"] not in WITHOUT_TREE,
         settings=_settings(config),
         provenance=_provenance(run, manifest),
@@ -121,6 +119,12 @@ def render(run: Path | str) -> str:
         version=__version__,
     )
     return page + "\n"
+
+
+def _title(solutions: Sequence[Solution]) -> str:
+    if len(solutions) == 1:
+        return f"{'Solved' if solutions[0].solved else 'Not solved'}: {one_line(solutions[0].problem, 60)}"
+    return f"{sum(solution.solved for solution in solutions)} of {len(solutions)} problems solved"
 
 
 def _facts(manifest: Mapping[str, Any], solutions: Sequence[Solution]) -> list[tuple[str, str]]:
