@@ -190,7 +190,7 @@ def scales(*, seconds: float = 2.0, trains: float = 0.0, seeds: int = 8) -> dict
     """
     return {
         "smoke": Budget(
-            steps=500, lessons=20_000, news=100, samples=4, questions=1, seconds=seconds / 2 + trains / 4
+            steps=400, lessons=16_000, news=100, samples=4, questions=1, seconds=seconds / 2 + trains / 4
         ),
         "laptop": Budget(
             steps=2000,
