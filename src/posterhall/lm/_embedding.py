@@ -14,7 +14,7 @@ from posterhall.lm.protocol import Floats
 
 if TYPE_CHECKING:
     from posterhall.data.tokenizer import Tokenizer
-    from posterhall.models.decoder import Decoder
+    from posterhall.models.causal import CausalModel
 
 READ_AT_ONCE = 1 << 12
 """Tokens in one pass."""
@@ -28,7 +28,7 @@ class Item:
     vector: Floats | None = None
 
 
-def read(model: Decoder, tokenizer: Tokenizer, texts: Sequence[str]) -> list[Item]:
+def read(model: CausalModel, tokenizer: Tokenizer, texts: Sequence[str]) -> list[Item]:
     """Texts to tokens.
 
     Raises:
@@ -48,7 +48,7 @@ def read(model: Decoder, tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ite
     return items
 
 
-def passes(items: Sequence[Item], *, model: Decoder) -> Iterator[None]:
+def passes(items: Sequence[Item], *, model: CausalModel) -> Iterator[None]:
     """Find the vectors, which stay with the items, a batch of like length with each `next`."""
     batch: list[Item] = []
     for item in sorted(items, key=lambda each: len(each.ids)):
@@ -61,7 +61,7 @@ def passes(items: Sequence[Item], *, model: Decoder) -> Iterator[None]:
         _embed(model, batch)
 
 
-def results(model: Decoder, items: Sequence[Item]) -> Floats:
+def results(model: CausalModel, items: Sequence[Item]) -> Floats:
     """(n, D), in the items' order."""
     found = np.zeros((len(items), model.config.dim), dtype=np.float32)
     for row, item in zip(found, items, strict=True):
@@ -70,7 +70,7 @@ def results(model: Decoder, items: Sequence[Item]) -> Floats:
     return found
 
 
-def _embed(model: Decoder, items: Sequence[Item]) -> None:
+def _embed(model: CausalModel, items: Sequence[Item]) -> None:
     hidden = model.hidden(_tokens.padded(model, [each.ids for each in items])).float()
     for item, states in zip(items, hidden, strict=True):  # padding is at the end, where nothing sees it
         item.vector = states[: len(item.ids)].mean(0).cpu().numpy()

@@ -18,12 +18,12 @@ from posterhall.seeds import derive
 
 if TYPE_CHECKING:
     from posterhall.data.tokenizer import Tokenizer
-    from posterhall.models.decoder import Decoder
+    from posterhall.models.causal import CausalModel
 
 Flags = npt.NDArray[np.bool_]
 
 
-def rows(model: Decoder, tokenizer: Tokenizer, requests: Sequence[Request]) -> list[list[Row]]:
+def rows(model: CausalModel, tokenizer: Tokenizer, requests: Sequence[Request]) -> list[list[Row]]:
     """The rows of each request, one a sample.
 
     Raises:

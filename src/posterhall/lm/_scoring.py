@@ -20,7 +20,7 @@ from posterhall.lm.protocol import Scored, shown
 if TYPE_CHECKING:
     from posterhall.data.tokenizer import Tokenizer
     from posterhall.models.cache import Cache
-    from posterhall.models.decoder import Decoder
+    from posterhall.models.causal import CausalModel
 
 SHORTEST_LEAD = 8
 """Tokens in common for which a pass of its own is worth it."""
@@ -60,7 +60,7 @@ class Item:
         return max(len(each.ids) for each in self.continuations)
 
 
-def passes(items: Sequence[Item], *, model: Decoder, cache_bytes: int) -> Iterator[None]:
+def passes(items: Sequence[Item], *, model: CausalModel, cache_bytes: int) -> Iterator[None]:
     """Score items, whose results stay with them, a batch with each `next`."""
     asked = [each for each in items if each.continuations]
     lead = _common([each.prefix[:-1] for each in asked])
@@ -102,7 +102,7 @@ def _named(tokenizer: Tokenizer, best: Sequence[tuple[int, float]]) -> tuple[tup
     return tuple((text, logprob) for text, (_, logprob) in zip(texts, best, strict=True))
 
 
-def read(model: Decoder, tokenizer: Tokenizer, items: Sequence[tuple[str, Sequence[str]]]) -> list[Item]:
+def read(model: CausalModel, tokenizer: Tokenizer, items: Sequence[tuple[str, Sequence[str]]]) -> list[Item]:
     """Texts to tokens, and checked against the model's context.
 
     Raises:
@@ -154,7 +154,7 @@ def _common(rows: Sequence[list[int]]) -> int:
     return min(len(low), len(high))
 
 
-def _batches(items: Sequence[Item], model: Decoder, room: int, length: int) -> Iterator[list[Item]]:
+def _batches(items: Sequence[Item], model: CausalModel, room: int, length: int) -> Iterator[list[Item]]:
     """Items of like length together, within the model's context and `room` tokens of cache.
 
     A row of cache has the items' own length, or `length` where that is more.
@@ -173,13 +173,15 @@ def _batches(items: Sequence[Item], model: Decoder, room: int, length: int) -> I
         yield batch
 
 
-def _length(model: Decoder, items: Sequence[Item]) -> int:
+def _length(model: CausalModel, items: Sequence[Item]) -> int:
     """Tokens of a cache with room for all items, padded to each other."""
     longest = max(len(each.prefix) for each in items) + max(each.longest_feed for each in items)
     return min(model.config.max_length, longest)
 
 
-def _score_batch(model: Decoder, items: Sequence[Item], lead: int, shared: Cache | None, room: int) -> None:
+def _score_batch(
+    model: CausalModel, items: Sequence[Item], lead: int, shared: Cache | None, room: int
+) -> None:
     """Read the items' prefixes into a cache, then their continuations after it."""
     rests = [item.prefix[lead:-1] for item in items]
     length = _length(model, items) if shared is None else shared.max_length
@@ -203,7 +205,7 @@ def _score_batch(model: Decoder, items: Sequence[Item], lead: int, shared: Cache
         _read_off(model, hidden, [served for _, _, served in part])
 
 
-def _read_off(model: Decoder, hidden: torch.Tensor, served: Sequence[Sequence[_Continuation]]) -> None:
+def _read_off(model: CausalModel, hidden: torch.Tensor, served: Sequence[Sequence[_Continuation]]) -> None:
     """Take the log-probabilities of the continuations from the states of their rows, (R, T, D)."""
     places: dict[tuple[int, int], int] = {}
     wanted: list[tuple[_Continuation, int, int]] = []
@@ -217,13 +219,12 @@ def _read_off(model: Decoder, hidden: torch.Tensor, served: Sequence[Sequence[_C
     device = hidden.device
     at = torch.tensor([place for _, place, _ in wanted], device=device)
     labels = torch.tensor([label for _, _, label in wanted], device=device)
-    weight = model.head_weight()
-    size = max(1, LOGITS // weight.shape[0])
+    size = max(1, LOGITS // model.config.vocab_size)
     logprobs = torch.empty(len(wanted), dtype=torch.float32, device=device)
     highest = torch.empty(len(states), dtype=torch.float32, device=device)
     favoured = torch.empty(len(states), dtype=torch.long, device=device)
     for start in range(0, len(states), size):
-        logits = (states[start : start + size] @ weight.T).float()
+        logits = model.logits(states[start : start + size])
         normaliser = logits.logsumexp(-1)
         most = logits.max(-1)
         highest[start : start + size] = most.values - normaliser

@@ -9,7 +9,7 @@ from posterhall.extras import torch
 
 if TYPE_CHECKING:
     from posterhall.data.tokenizer import Tokenizer
-    from posterhall.models.decoder import Decoder
+    from posterhall.models.causal import CausalModel
 
 
 def beginning(tokenizer: Tokenizer) -> list[int]:
@@ -23,24 +23,16 @@ def texts(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[str, ...]:
     return tuple(tokenizer.decode([each]) for each in ids)
 
 
-def padded(model: Decoder, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+def padded(model: CausalModel, rows: Sequence[Sequence[int]]) -> torch.Tensor:
     """Rows of ids as one tensor (B, T >= 1) on the model's device, filled up with 0 at their ends."""
     width = max(1, *(len(each) for each in rows))
-    return torch.tensor(
-        [[*each, *[0] * (width - len(each))] for each in rows], device=model.head_weight().device
-    )
+    return torch.tensor([[*each, *[0] * (width - len(each))] for each in rows], device=model.device)
 
 
 LARGEST_BATCH = 1 << 14
 """Tokens read at once; with more, a small model gets no faster, and attention masks get large."""
 
 
-def bytes_each(model: Decoder) -> int:
-    """Bytes of the keys and values of a token."""
-    config = model.config
-    return 2 * config.layers * config.key_value_heads * config.head_dim * model.head_weight().element_size()
-
-
-def tokens_in(model: Decoder, cache_bytes: int) -> int:
+def tokens_in(model: CausalModel, cache_bytes: int) -> int:
     """How many tokens, over all rows, may be held in a cache of so many bytes, and read at once, >= 1."""
-    return max(1, min(LARGEST_BATCH, cache_bytes // bytes_each(model)))
+    return max(1, min(LARGEST_BATCH, cache_bytes // model.token_bytes))

@@ -22,7 +22,7 @@ from posterhall.models.batching import Batch, Row
 from posterhall.models.prefixes import Prefixes
 
 if TYPE_CHECKING:
-    from posterhall.models.decoder import Decoder
+    from posterhall.models.causal import CausalModel
 
 IDLE = 1.0
 """Seconds without work after which the thread ends."""
@@ -80,7 +80,7 @@ class Engine:
         prefix_bytes: memory for the beginnings of recent prompts; 0 keeps none.
     """
 
-    def __init__(self, model: Decoder, *, most_rows: int, most_tokens: int, prefix_bytes: int) -> None:
+    def __init__(self, model: CausalModel, *, most_rows: int, most_tokens: int, prefix_bytes: int) -> None:
         self.model = model
         self._prefixes = Prefixes(prefix_bytes) if prefix_bytes else None
         self._most_rows, self._most_tokens = most_rows, most_tokens

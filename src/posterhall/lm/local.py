@@ -19,7 +19,7 @@ from posterhall.lm.protocol import LM, Floats, Piece, Request, Sample, Scored
 if TYPE_CHECKING:
     from posterhall.data.tokenizer import Tokenizer
     from posterhall.models.batching import Row
-    from posterhall.models.decoder import Decoder
+    from posterhall.models.causal import CausalModel
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class LocalLM(LM):
 
     def __init__(
         self,
-        model: Decoder,
+        model: CausalModel,
         tokenizer: Tokenizer,
         *,
         name: str = "local",
@@ -74,7 +74,7 @@ class LocalLM(LM):
         self._engine = Engine(
             self.model,
             most_rows=batch,
-            most_tokens=cache_bytes // _tokens.bytes_each(model),
+            most_tokens=cache_bytes // model.token_bytes,
             prefix_bytes=prefix_bytes,
         )
         self._scoring = functools.partial(_scoring.passes, model=self.model, cache_bytes=cache_bytes)

@@ -18,7 +18,7 @@ from posterhall.models.sampling import Draws, Sampling
 
 if TYPE_CHECKING:
     from posterhall.models.cache import Cache
-    from posterhall.models.decoder import Decoder
+    from posterhall.models.causal import CausalModel
 
 READ_AT_ONCE = 1 << 13
 """Tokens of prompts in one pass; with more, a small model gets no faster, and attention masks get large."""
@@ -102,10 +102,10 @@ class Row:
 
 
 class Batch:
-    """Rows under way with a decoder in evaluation mode; call it without gradients.
+    """Rows under way with a model in evaluation mode; call it without gradients.
 
     Args:
-        model: the decoder.
+        model: of any kind.
         most_rows: rows at once, >= 1.
         most_tokens: tokens that the cache may come to hold, rows times the longest; a single row is always
             let in.
@@ -114,7 +114,7 @@ class Batch:
 
     def __init__(
         self,
-        model: Decoder,
+        model: CausalModel,
         *,
         most_rows: int,
         most_tokens: int,
@@ -167,7 +167,7 @@ class Batch:
         """Draw the next token of every row, and read it; the rows that have ended, which are out."""
         if self._last is None or self._cache is None:
             return []
-        logits = (self._last @ self.model.head_weight().t()).float()
+        logits = self.model.logits(self._last)
         drawn = self._draws(logits, [row.uniform for row in self.rows])
         tokens = drawn.tolist()
         self._note(logits, drawn)
@@ -276,7 +276,7 @@ class Batch:
             [*prompt[before:], *(0,) * (widest - len(prompt) + before)]
             for prompt, before in zip(part, past, strict=True)
         ]
-        device = self.model.head_weight().device
+        device = self.model.device
         hidden = self.model.hidden(torch.tensor(padded, device=device), cache=cache, valid=new)
         last = hidden[torch.arange(len(part), device=device), torch.tensor(new, device=device) - 1]
         if self._prefixes is not None:

@@ -66,15 +66,20 @@ class Cache:
         for state in self.states:
             state.resize(max_length)
 
-    def room(self, tokens: int) -> None:
+    def forget(self, lengths: Sequence[int]) -> None:
+        """Let each row be only so many of its tokens, at most those it has seen; for states that hold each
+        token apart (`Recall`), which write over what is behind a row's length."""
+        self.lengths = [min(each, now) for each, now in zip(lengths, self.lengths, strict=True)]
+
+    def room(self, tokens: Sequence[int]) -> None:
         """Check that every row has room for so many tokens more.
 
         Raises:
             DataError: if one has not.
         """
-        fullest = max(self.lengths, default=0)
-        if fullest + tokens > self.max_length:
-            raise DataError(
-                f"{tokens} tokens after {fullest} exceed the {self.max_length} that the cache has room for; "
-                "make it longer: new_cache(batch, max_length)"
-            )
+        for before, new in zip(self.lengths, tokens, strict=True):
+            if before + new > self.max_length:
+                raise DataError(
+                    f"{new} tokens after {before} exceed the {self.max_length} that the cache has room for; "
+                    "make it longer: new_cache(batch, max_length)"
+                )

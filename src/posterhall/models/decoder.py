@@ -148,6 +148,22 @@ class Decoder(nn.Module):
         """(V, D): a hidden state's logits are its products with the rows."""
         return self.embedding if self.config.tie_embeddings else self.head
 
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits (..., V) of states (..., D), in float32."""
+        return (states @ self.head_weight().t()).float()
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.embedding.device
+
+    @property
+    def token_bytes(self) -> int:
+        """Of the keys and values of a token, in all layers."""
+        config = self.config
+        numbers = 2 * config.layers * config.key_value_heads * config.head_dim
+        return numbers * self.embedding.element_size()
+
     def forward(
         self,
         ids: torch.Tensor,
@@ -213,12 +229,13 @@ class Decoder(nn.Module):
         if cache is not None:
             if cache.batch != batch:
                 raise DataError(f"ids have {batch} rows, the cache {cache.batch}")
-            cache.room(tokens)
         if valid is not None:
             if cache is None:
                 raise DataError("valid says what a cache takes up; without a cache, ignore the padding")
             if len(valid) != batch or not all(0 <= each <= tokens for each in valid):
                 raise DataError(f"valid is {list(valid)}; give {batch} numbers from 0 to {tokens}")
+        if cache is not None:
+            cache.room([tokens] * batch if valid is None else valid)
         return batch, tokens
 
 

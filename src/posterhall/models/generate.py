@@ -14,7 +14,7 @@ from posterhall.models.batching import Batch, Row
 from posterhall.models.sampling import Sampling
 
 if TYPE_CHECKING:
-    from posterhall.models.decoder import Decoder
+    from posterhall.models.causal import CausalModel
 
 Watch = Callable[[int, list[int]], bool]
 """Called with a row's number and its new tokens after each of them; true ends the row."""
@@ -33,7 +33,7 @@ class Generation:
 
 
 def generate(
-    model: Decoder,
+    model: CausalModel,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int = 64,

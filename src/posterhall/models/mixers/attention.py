@@ -78,7 +78,8 @@ class Attention(nn.Module):
         table = rotary_table(self.head_dim, self.max_length, self.theta, dtype, placement.device)
         start = placement.start
         if start is None:
-            turns = table[:, placement.positions()]
+            # Only padding lies behind the longest sequence.
+            turns = table[:, placement.positions().clamp(max=self.max_length - 1)]
         else:
             turns = table[:, None, start : start + placement.tokens]
         return turns[0].unsqueeze(2), turns[1].unsqueeze(2)
