@@ -17,6 +17,7 @@ and finds names that are none. The answers are within its reach, and all sides m
 from __future__ import annotations
 
 import argparse
+import gc
 import re
 import tempfile
 from collections import Counter
@@ -149,6 +150,8 @@ def scored(options: Any) -> list[Result]:
         rows.save(table.slice(0, 100), few)
         ours(few)  # compiles
         peer(few, keep=True)
+        gc.collect()
+        gc.freeze()  # what made the conversations is no part of reading them
         sides = {
             "ours": lambda: ours(log),
             "a graph for each row": lambda: peer(log, keep=False),
