@@ -48,7 +48,7 @@ class ChangesReachStepsNotPlans(Claim):
     on open edges, as without the name), so that its plans could not tell anything.
     """
 
-    kind = Paired(metric="right", arms=("paths that stay", "paths that change"), margin=0.2)
+    kind = Paired(metric="share_right", arms=("paths that stay", "paths that change"), margin=0.2)
     paper_value = "GPT-4: traversal .71, revaluation .50, detour .37; GPT-3.5: .49, .21, .15 (published logs)"
     refuted_by = "paths that have to change are found as often as those that stay"
     negative_control = "after as many walks with nothing closed the same pairs must not differ"
@@ -66,11 +66,13 @@ class ChangesReachStepsNotPlans(Claim):
             moved, kept = _asked_about(now, change), _asked_about(now, stay)
             shares = matched(kept, moved, by_place)
             for arm, these, share in zip(("stay", "change"), (kept, moved), shares, strict=True):
-                yield Row(f"paths that {arm}{suffix}", seed, right=share, through=_through(these, closed))
+                yield Row(
+                    f"paths that {arm}{suffix}", seed, share_right=share, through=_through(these, closed)
+                )
             if now is changed:
                 edges = now.edges(_CLUSTERED)
                 found = search(now.maps, moved.questions, edges)
-                yield Row("search after the change", seed, right=found.mean(by_place))
+                yield Row("search after the change", seed, share_right=found.mean(by_place))
                 yield Row("steps after the change", seed, known=_heeded(edges, now.maps, closed))
 
     def figure(self, rows: Sequence[Row]) -> Figure:
@@ -81,7 +83,7 @@ class ChangesReachStepsNotPlans(Claim):
             "change, nothing closed": "paths that change, nothing closed",
             "change, by search": "search after the change",
         }
-        bars = Bars.of(rows, "right", arms, label="right")
+        bars = Bars.of(rows, "share_right", arms, label="right")
         y = Axis("answers right", percent=True, low=0.0, high=1.0)
         return Figure(
             Panel(bars, y=y), caption="Paths that were taught before edges of D, E and F were closed."
@@ -95,7 +97,7 @@ class TemperatureMattersLittle(Claim):
     Pairs whose path was never taught, each graph and distance counting alike.
     """
 
-    kind = Equivalent(metric="right", arms=("temperature 1", "temperature 0"), margin=0.05)
+    kind = Equivalent(metric="share_right", arms=("temperature 1", "temperature 0"), margin=0.05)
     paper_value = (
         "not significant; on the published logs χ² = 3.64 (2), p = .16, of temperatures 0, 0.5 and 1"
     )
@@ -112,7 +114,7 @@ class TemperatureMattersLittle(Claim):
         for temperature in _TEMPERATURES:
             samples = budget.samples if temperature else 1  # the greedy answer is always the same
             answers = asked.answer(questions, temperature=temperature, samples=samples)
-            yield Row(f"temperature {temperature:g}", seed, right=answers.mean(by_place))
+            yield Row(f"temperature {temperature:g}", seed, share_right=answers.mean(by_place))
 
 
 @claim(id="invented-edges-lead-failures", paper="cogeval", where="abstract (failure modes)")

@@ -70,7 +70,7 @@ class StepsDoNotMakePlans(Claim):
     on a server is told the path of such a pair in the prompt.)
     """
 
-    kind = Paired(metric="right", arms=("1 step", "3 and 4 steps"), margin=0.3)
+    kind = Paired(metric="share_right", arms=("1 step", "3 and 4 steps"), margin=0.3)
     paper_value = "no number by distance; GPT-4 over all conditions: line of 7 rooms .79, D .41, F .38"
     refuted_by = "answers three and four steps away are right as often as one step away"
     negative_control = "on pairs whose path was taught there must be no such gap"
@@ -89,8 +89,8 @@ class StepsDoNotMakePlans(Claim):
             near, far = matched(
                 these.of(lambda each: each.distance == 1), these.of(lambda each: each.distance >= 3), by_graph
             )
-            yield Row(f"1 step{suffix}", seed, right=near)
-            yield Row(f"3 and 4 steps{suffix}", seed, right=far)
+            yield Row(f"1 step{suffix}", seed, share_right=near)
+            yield Row(f"3 and 4 steps{suffix}", seed, share_right=far)
             yield from _by_distance(f"answers{suffix}", these, seed)
 
     def figure(self, rows: Sequence[Row]) -> Figure:
@@ -113,7 +113,7 @@ class SearchFindsWhatAnswersMiss(Claim):
     so it is not length that the answer lacks. Each graph and distance counts alike.
     """
 
-    kind = Paired(metric="right", arms=("search over its own steps", "direct answer"), margin=0.3)
+    kind = Paired(metric="share_right", arms=("search over its own steps", "direct answer"), margin=0.3)
     paper_value = (
         "none for CogEval; MAP, a search in which GPT-4 is every part: 100 % of value paths, against 49 to "
         "60 % by Tree of Thoughts (its repository)"
@@ -134,7 +134,7 @@ class SearchFindsWhatAnswersMiss(Claim):
             ("search over its own steps", search(asked.maps, questions, edges)),
             ("search over misplaced steps", search(asked.maps, questions, misplaced(edges, seed))),
         ):
-            yield Row(arm, seed, right=answers.of(lambda each: each.distance >= 3).mean(by_place))
+            yield Row(arm, seed, share_right=answers.of(lambda each: each.distance >= 3).mean(by_place))
             yield from _by_distance(arm, answers, seed)
 
     def figure(self, rows: Sequence[Row]) -> Figure:
@@ -153,7 +153,7 @@ class ShortPathsAreNotStitched(Claim):
     length of an answer cannot be told apart; `steps-do-not-make-plans` keeps the length taught.
     """
 
-    kind = Threshold(metric="right", arm="direct answer", at_most=0.1)
+    kind = Threshold(metric="share_right", arm="direct answer", at_most=0.1)
     paper_value = (
         "no number of its own; GPT-4 on D, paths of several steps: 191 of 360 right (published logs)"
     )
@@ -172,7 +172,7 @@ class ShortPathsAreNotStitched(Claim):
             ("direct answer", asked.answer(questions)),
             ("search over its own steps", search(asked.maps, questions, edges)),
         ):
-            yield Row(arm, seed, right=answers.mean(by_place), found=found, invented=invented)
+            yield Row(arm, seed, share_right=answers.mean(by_place), found=found, invented=invented)
 
 
 def _belief(asked: Solver, edges: Mapping[str, Floats]) -> tuple[float, int]:
@@ -189,7 +189,7 @@ def _by_distance(arm: str, answers: Answers, seed: int) -> Iterator[Row]:
         def here(each: Question, distance: int = distance) -> bool:
             return each.distance == distance
 
-        yield Row(_at(arm, distance), seed, right=answers.of(here).mean(by_graph))
+        yield Row(_at(arm, distance), seed, share_right=answers.of(here).mean(by_graph))
 
 
 def _at(arm: str, distance: int) -> str:
@@ -198,7 +198,7 @@ def _at(arm: str, distance: int) -> str:
 
 def _distance_figure(rows: Sequence[Row], arms: Mapping[str, str], caption: str) -> Figure:
     lines = [
-        Line.of(rows, "right", {distance: _at(arm, distance) for distance in _DISTANCES}, label=label)
+        Line.of(rows, "share_right", {distance: _at(arm, distance) for distance in _DISTANCES}, label=label)
         for arm, label in arms.items()
     ]
     y = Axis("answers right", percent=True, low=0.0, high=1.0)

@@ -36,7 +36,7 @@ class BridgesAreBottlenecks(Claim):
     whose path was never taught. Walks visit bridges as often as other edges, and taught paths more often.
     """
 
-    kind = Paired(metric="right", arms=("within a cluster", "across a bridge"), margin=0.1)
+    kind = Paired(metric="share_right", arms=("within a cluster", "across a bridge"), margin=0.1)
     paper_value = (
         "no number at equal distance; GPT-4 on D with BFS in words: 41 of 90 within a cluster, 5 of 90 one "
         "cluster away (9 and 3 without)"
@@ -52,13 +52,13 @@ class BridgesAreBottlenecks(Claim):
         asked = solver(self.params, budget, seed)
         answers = _sampled(asked, budget, _CLUSTERED)
         within, across = _split(answers, lambda each: each.crosses)
-        yield Row("within a cluster", seed, right=within)
-        yield Row("across a bridge", seed, right=across)
+        yield Row("within a cluster", seed, share_right=within)
+        yield Row("across a bridge", seed, share_right=across)
         rng = generator(seed, "cogeval", "random clusters")
         dealt = [_split(answers, _random_clusters(asked, rng)) for _ in range(_DEALS)]
         shares = np.mean(dealt, axis=0)
-        yield Row("within a random cluster", seed, right=shares[0])
-        yield Row("across random clusters", seed, right=shares[1])
+        yield Row("within a random cluster", seed, share_right=shares[0])
+        yield Row("across random clusters", seed, share_right=shares[1])
 
 
 @claim(id="tree-is-harder-than-line", paper="cogeval", where="talk (graphs B and C)")
@@ -70,7 +70,7 @@ class TreeIsHarderThanLine(Claim):
     never taught. The control is the line of 7 nodes, as small as the tree.
     """
 
-    kind = Paired(metric="right", arms=("C, line of 13", "B, tree of 7"), margin=0.1)
+    kind = Paired(metric="share_right", arms=("C, line of 13", "B, tree of 7"), margin=0.1)
     paper_value = "GPT-4 over all conditions: C .549, B .473; GPT-3.5 .45, .24 (published logs)"
     refuted_by = "ways on the tree are found as often as on the line"
     negative_control = "the line of 7 nodes must not be harder than the line of 13"
@@ -85,7 +85,7 @@ class TreeIsHarderThanLine(Claim):
         strata = [set(_of(answers, letter).strata(by_distance)) for letter in "ABC"]
         common = sorted(set.intersection(*strata), key=str)
         for letter, arm in (("A", "A, line of 7"), ("B", "B, tree of 7"), ("C", "C, line of 13")):
-            yield Row(arm, seed, right=_of(answers, letter).mean(by_distance, common))
+            yield Row(arm, seed, share_right=_of(answers, letter).mean(by_distance, common))
 
     def figure(self, rows: Sequence[Row]) -> Figure:
         return _strip(rows, ("A, line of 7", "B, tree of 7", "C, line of 13"))
@@ -100,7 +100,7 @@ class SingleBridgesAreHarder(Claim):
     temperature 1, on pairs whose path was never taught. Both graphs have four edges at every node.
     """
 
-    kind = Paired(metric="right", arms=("E, double bridges", "D, single bridges"), margin=0.1)
+    kind = Paired(metric="share_right", arms=("E, double bridges", "D, single bridges"), margin=0.1)
     paper_value = "GPT-4 over all conditions: E .651, D .413; GPT-3.5 .20, .13 (published logs)"
     refuted_by = "ways over single bridges are found as often as over double ones"
     negative_control = "within clusters, where no bridge is passed, D must not be harder"
@@ -118,7 +118,7 @@ class SingleBridgesAreHarder(Claim):
         ):
             shares = matched(_of(these, "E"), _of(these, "D"), by_distance)
             for letter, suffix, share in zip("ED", suffixes, shares, strict=True):
-                yield Row(f"{letter}, {suffix}", seed, right=share)
+                yield Row(f"{letter}, {suffix}", seed, share_right=share)
 
 
 def _sampled(asked: Solver, budget: Budget, letters: str) -> Answers:
@@ -144,6 +144,6 @@ def _random_clusters(asked: Solver, rng: np.random.Generator) -> Callable[[Quest
 
 def _strip(rows: Sequence[Row], arms: Sequence[str]) -> Figure:
     return Figure(
-        Panel(Strip.of(rows, "right", arms), x=Axis("answers right", percent=True)),
+        Panel(Strip.of(rows, "share_right", arms), x=Axis("answers right", percent=True)),
         caption="Pairs whose path was never taught, by graph; dots are seeds.",
     )
