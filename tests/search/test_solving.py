@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 from hypothesis import given
@@ -10,9 +11,12 @@ from hypothesis import strategies as st
 from toys import Rule, Written, full
 
 from posterhall.errors import DataError, UsageError
+from posterhall.lm import Request
 from posterhall.lm.metered import Budget, Meter, Metered
 from posterhall.lm.prices import Price
 from posterhall.search import SearchSettings, Solution, Tree, asolve, solve, solve_all
+from posterhall.search.jobs import asolve_all
+from posterhall.search.shared import Shared
 from posterhall.seeds import derive
 
 METHODS = ("bfs", "dfs", "best-first", "astar", "mcts", "io", "cot", "cot-sc", "best-of", "refine")
@@ -191,6 +195,36 @@ def test_a_problem_that_fails_does_not_end_the_others():
         solve_all(task, ["b", "b"], Rule(failing))
     with pytest.raises(DataError, match="does not fit"):
         solve(task, "b", Rule(failing))
+
+
+def test_the_collector_is_as_before_when_jobs_that_overlap_have_ended():
+    task, say = noisy()
+    before = gc.get_threshold()
+    within = []
+
+    async def both():
+        lm = Rule(lambda *each: within.append(gc.get_threshold()) or say(*each), waits=lambda _: 3)
+        jobs = [asolve_all(task, ["ab", "c"], lm, settings=SearchSettings(breadth=b)) for b in (1, 5)]
+        await asyncio.gather(*jobs)
+
+    asyncio.run(both())
+    assert gc.get_threshold() == before
+    assert set(within) == {(50_000, *before[1:])}
+
+
+def test_what_problems_have_in_common_is_asked_once_and_forgotten_at_its_limit():
+    task, say = noisy()
+    lm = Rule(say, waits=lambda _: 4)
+    solve_all(task, ["ab"] * 5, lm, parallel=5)
+    assert len(lm.asked) == len(set(lm.asked))
+
+    async def again(most):
+        shared = Shared(inner := Rule(say), most=most)
+        for letter in "aba":
+            await shared.agenerate([Request(f'["next", "{letter}", []]', seed=1)])
+        return len(inner.asked)
+
+    assert [asyncio.run(again(most)) for most in (2, 1)] == [2, 3]
 
 
 # -- files --------------------------------------------------------------------------------------------

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import json
 import os
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -217,6 +220,9 @@ async def _work(
 ) -> tuple[Solution, ...]:
     """All solutions in order; the error of a problem is raised only where no problem was without one."""
     failed: list[DataError] = []
+    found = dict(earlier)
+    left = [number for number in range(len(problems)) if number not in found]
+    solved = sum(solution.solved for solution in found.values())
 
     async def work(number: int) -> Solution:
         try:
@@ -225,12 +231,10 @@ async def _work(
             failed.append(error)
             return unsolved(task, problems[number], f"error: {error}")
 
-    found = dict(earlier)
-    left = [number for number in range(len(problems)) if number not in found]
-    solved = sum(solution.solved for solution in found.values())
-    with Progress(
+    progress = Progress(
         len(problems), label=f"search {task.name}", unit="problems", quiet=quiet, start=len(found)
-    ) as progress:
+    )
+    with _fewer_collections(), progress:
         async for place, solution in each(work, left, width=max(1, min(parallel, len(left) or 1))):
             found[left[place]] = solution
             solved += solution.solved
@@ -240,6 +244,36 @@ async def _work(
     if failed and len(failed) == len(problems):
         raise failed[0]
     return tuple(found[number] for number in range(len(problems)))
+
+
+_COLLECTIONS = 50_000
+"""Objects made before the youngest of them are looked through for garbage; Python's own number is 700."""
+_jobs = 0
+_thresholds: tuple[int, int, int] = (0, 0, 0)
+_counting = threading.Lock()
+
+
+@contextlib.contextmanager
+def _fewer_collections() -> Iterator[None]:
+    """Look for cyclic garbage less often meanwhile.
+
+    Trees and replies live until the end of a job, and looking through them over and over took a quarter of
+    a search's own time. Jobs may overlap: the last one to end puts things back.
+    """
+    global _jobs, _thresholds
+    with _counting:
+        if _jobs == 0:
+            _thresholds = gc.get_threshold()
+            if 0 < _thresholds[0] < _COLLECTIONS:
+                gc.set_threshold(_COLLECTIONS, *_thresholds[1:])
+        _jobs += 1
+    try:
+        yield
+    finally:
+        with _counting:
+            _jobs -= 1
+            if _jobs == 0:
+                gc.set_threshold(*_thresholds)
 
 
 def _metered(lm: LM) -> tuple[Meter, LM]:
