@@ -295,12 +295,14 @@ def _read(task: Task, number: int, text: str) -> str:
 
 
 def described(task: Task) -> dict[str, Any]:
-    """The settings of a task: its fields or attributes, those that have a plain form."""
+    """The settings of a task: its fields (of a dataclass), or attributes, those that have a plain form."""
+    # Not all that a dataclass's instance has: what it has worked out and kept is no setting.
+    names = [each.name for each in dataclasses.fields(task)] if dataclasses.is_dataclass(task) else vars(task)
     found = {}
-    for name, value in sorted(vars(task).items()):
+    for name in sorted(names):
         if name not in ("problem", "name") and not name.startswith("_"):
             try:
-                found[name] = plain(value)
+                found[name] = plain(getattr(task, name))
             except TypeError:
                 continue
     return found
