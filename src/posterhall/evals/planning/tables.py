@@ -79,7 +79,7 @@ def _grouped(table: pa.Table, by: Sequence[str]) -> tuple[npt.NDArray[np.int64],
     codes = np.zeros(len(table), dtype=np.int64)
     lists: list[list[Any]] = []
     for name in by:
-        encoded = table[name].combine_chunks().dictionary_encode()
+        encoded = table[name].combine_chunks().dictionary_encode(null_encoding="encode")
         lists.append(encoded.dictionary.to_pylist())
         codes = codes * max(1, len(lists[-1])) + encoded.indices.to_numpy()
     seen, first, keys = np.unique(codes, return_index=True, return_inverse=True)
