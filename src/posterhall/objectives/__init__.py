@@ -1,6 +1,6 @@
 """Pure loss functions on tensors, and the matrix products they share with the models.
 
-Modules are imported on first use: `posterhall.objectives.lm`, `.products`.
+Modules are imported on first use: `posterhall.objectives.lm`, `.preference`, `.reward`, `.products`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-_MODULES = ("lm", "products")
+_MODULES = ("lm", "preference", "products", "reward")
 
 
 def __getattr__(name: str) -> ModuleType:
