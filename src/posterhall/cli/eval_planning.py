@@ -75,6 +75,26 @@ def planning(
         Path | None,
         typer.Option("--score", metavar="RUN|FILE", help="Ask nothing; judge these conversations again."),
     ] = None,
+    analyse: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--analyse",
+            metavar="RUN|FILE",
+            help="Ask nothing; test what matters in these conversations. May be repeated.",
+        ),
+    ] = None,
+    terms: Annotated[
+        str | None,
+        typer.Option(
+            "--terms",
+            metavar="LIST",
+            help="With --analyse: what is tested, in this order, as graph,domain,graph:domain.",
+        ),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option("--page", metavar="FILE.html", help="With --analyse: write the page of these runs."),
+    ] = None,
     show: Annotated[
         bool, typer.Option("--show", help="Ask nothing; print one conversation of each cell, with its key.")
     ] = False,
@@ -104,9 +124,16 @@ def planning(
     from posterhall import config as settings_room
     from posterhall.evals.planning import jobs
 
-    asked = sum((model is not None, export is not None, score is not None, show))
+    asked = sum((model is not None, export is not None, score is not None, bool(analyse), show))
     if asked != 1:
-        raise UsageError("give one of --model ADDRESS, --export DIR, --score RUN or --show")
+        raise UsageError("give one of --model ADDRESS, --export DIR, --score RUN, --analyse RUN or --show")
+    if (terms or page) and not analyse:
+        raise UsageError("--terms and --page go with --analyse RUN")
+    if analyse:
+        from posterhall.cli.eval_planning_analysis import tell
+
+        tell(analyse, _listed(terms), page, json)
+        return
     if score is not None:
         _emit(jobs.rescore(score), json)
         return
@@ -166,6 +193,10 @@ def planning(
             quiet=quiet,
             warn=asking.warn,
         )
+        if out is not None:
+            from posterhall.report import planning_page
+
+            result["page"] = str(planning_page.write(out))
         result["usage"] = asking.usage_json(lm.usage)
         spent = asking.usage_line(lm.usage)
     if judge is not None and out is not None:
@@ -224,6 +255,8 @@ def _emit(result: dict[str, Any], as_json: bool, spent: str | None = None) -> No
         print(spent)
     if result["run"]:
         print(f"run: {result['run']}")
+    if result.get("page"):
+        print(f"page: {result['page']}")
 
 
 def _share(value: float | None) -> str | None:

@@ -42,7 +42,7 @@ def cells(table: pa.Table, by: Sequence[str]) -> list[dict[str, Any]]:
         keys = np.zeros(len(table), dtype=np.int64)
         values: list[tuple[Any, ...]] = [()]
     else:
-        keys, values = _grouped(table, by)
+        keys, values = grouped(table, by)
     outcome = pa.compute.index_in(table["failure"], pa.array(OUTCOMES)).to_numpy()
     counts = np.zeros((len(values), len(OUTCOMES)), dtype=np.int64)
     np.add.at(counts, (keys, outcome), 1)
@@ -75,7 +75,8 @@ def cells(table: pa.Table, by: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _grouped(table: pa.Table, by: Sequence[str]) -> tuple[npt.NDArray[np.int64], list[tuple[Any, ...]]]:
+def grouped(table: pa.Table, by: Sequence[str]) -> tuple[npt.NDArray[np.int64], list[tuple[Any, ...]]]:
+    """The cell of each row, shape (n,), and what the columns `by` are in each, in the order of occurrence."""
     codes = np.zeros(len(table), dtype=np.int64)
     lists: list[list[Any]] = []
     for name in by:
