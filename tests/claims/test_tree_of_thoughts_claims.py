@@ -219,6 +219,7 @@ def test_each_claim_runs_small_and_gives_what_it_is_judged_by(id):
     arms = {row.arm for row in rows}
     assert {*cls.kind.names, *cls.control_kind().names} <= arms
     assert len(rows) == len(arms)
+    assert cls().figure(rows) is not None
     assert [row.to_json() for row in cls().run(budget, 3)] == [row.to_json() for row in rows]
     more = [row for seed in range(4, 8) for row in cls().run(budget, seed)] if id == "pruning-helps" else []
     if more:

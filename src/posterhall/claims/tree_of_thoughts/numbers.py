@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from posterhall.claims import Budget, Claim, Paired, Row, claim
+from posterhall.claims import Axis, Budget, Claim, Figure, Line, Paired, Panel, Row, claim
 
 SMALL_MODEL = (
     "models of 0.1 M parameters trained from scratch on four numbers modulo 11 (target 7, + - *, one number "
     "a token; smoke: modulo 7, target 3), a seed a training, against GPT-4 asked for 24 with examples"
 )
 SCALES = {
-    "smoke": Budget(modulus=7, target=3, puzzles=80, steps=450, seconds=10.0),
+    "smoke": Budget(modulus=7, target=3, puzzles=60, steps=350, seconds=8.0),
     "laptop": Budget(modulus=11, target=7, puzzles=200, steps=2000, seconds=50.0),
     "full": Budget(modulus=11, target=7, puzzles=400, steps=20_000, seeds=10, seconds=900.0),
 }
 _TREE, _NARROW, _CHAIN = "ToT, breadth 5", "ToT, breadth 1", "CoT"
 _DRAWN, _DRAWN_NARROW = "random values, breadth 5", "random values, breadth 1"
+_BREADTHS = (1, 2, 3, 5)
 _DRAWN_AGAIN = "other random values, breadth 5"
 
 
@@ -71,11 +72,24 @@ class BreadthHelps(Claim):
         from posterhall.claims.tree_of_thoughts._bench import bench, row
 
         with bench(self.params, budget, seed) as here:
-            for breadth in (1, 2, 3, 5):
+            for breadth in _BREADTHS:
                 yield row(f"ToT, breadth {breadth}", seed, here.solve(breadth=breadth))
-            for breadth in (1, 5):
                 solutions = here.solve(breadth=breadth, evaluator="random")
                 yield row(f"random values, breadth {breadth}", seed, solutions)
+
+    def figure(self, rows: Sequence[Row]) -> Figure:
+        lines = [
+            Line.of(rows, metric, {b: f"{arm}, breadth {b}" for b in _BREADTHS}, label=label, dashed=dashed)
+            for arm, metric, label, dashed in (
+                ("ToT", "solved", "the model's values", False),
+                ("random values", "solved", "random values", False),
+                ("random values", "any_solved", "random values, any of those kept", True),
+            )
+        ]
+        return Figure(
+            Panel(*lines, x=Axis("states kept a step"), y=Axis("puzzles solved", percent=True)),
+            caption="Solved by the answer that is valued most; dashed, by any that was kept.",
+        )
 
 
 @claim(id="values-guide-search", paper="tree_of_thoughts", where="§3 (state evaluator); Table 2")
