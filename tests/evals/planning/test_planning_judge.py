@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from planning_solver import Solver
 
 from posterhall.evals.planning.jobs import PlanningSettings, evaluate
-from posterhall.evals.planning.judge import agreement, compare, kappa, read_score
+from posterhall.evals.planning.judge import agreement, compare, read_score
 from posterhall.lm.scripted import ScriptedLM
 
 
@@ -31,26 +28,6 @@ from posterhall.lm.scripted import ScriptedLM
 )
 def test_scores_are_read_and_never_clipped(reply, score):
     assert read_score(reply) == score
-
-
-def test_kappa_has_its_closed_form():
-    # 20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no: p_o 0.7, p_e 0.5
-    a = [True] * 25 + [False] * 25
-    b = [True] * 20 + [False] * 5 + [True] * 10 + [False] * 15
-    assert kappa(a, b) == pytest.approx(0.4)
-    assert kappa([True, False], [True, False]) == 1.0
-    assert kappa([True, False], [False, True]) == -1.0
-    assert kappa([True, True], [True, True]) is None
-
-
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
-def test_kappa_is_symmetric_and_at_most_one(pairs):
-    a, b = zip(*pairs, strict=True)
-    found = kappa(a, b)
-    assert found == kappa(b, a)
-    assert found is None or found <= 1 + 1e-12
-    if found is not None and np.array_equal(a, b):
-        assert found == pytest.approx(1)
 
 
 def test_unread_scores_are_counted_apart():

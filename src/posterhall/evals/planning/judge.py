@@ -7,20 +7,18 @@ what counts here: a judge is asked so that one may know how far to trust it wher
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from posterhall.errors import DataError
 from posterhall.evals.planning import rows
 from posterhall.lm import flow
 from posterhall.lm.protocol import LM, Message, Request, wait
+from posterhall.metrics.agreement import kappa
 from posterhall.progress import Progress
 from posterhall.runs import write_atomic
 
@@ -44,25 +42,6 @@ def read_score(reply: str) -> float | None:
         return None
     value = float(found[-1])
     return value if 0 <= value <= 1 else None
-
-
-def kappa(a: npt.ArrayLike, b: npt.ArrayLike) -> float | None:
-    """Agreement of two judges beyond chance (Cohen 1960): (p_o - p_e) / (1 - p_e), for yes and no.
-
-    Args:
-        a, b: shape (n,), what each says of the same n things.
-
-    Returns:
-        At most 1; 0 for what chance gives; None if chance alone makes them agree (both always say the same).
-
-    Raises:
-        ValueError: for lists of different lengths, or empty ones.
-    """
-    x, y = np.asarray(a, dtype=np.bool_), np.asarray(b, dtype=np.bool_)
-    if x.shape != y.shape or not x.size:
-        raise ValueError(f"{x.size} and {y.size} verdicts; there must be as many of each, and some")
-    chance = float(x.mean() * y.mean() + (1 - x.mean()) * (1 - y.mean()))
-    return None if math.isclose(chance, 1.0) else float(((x == y).mean() - chance) / (1 - chance))
 
 
 def agreement(lm: LM, run: Path, *, width: int = 64, quiet: bool = True) -> dict[str, Any]:
