@@ -278,8 +278,8 @@ def test_a_model_that_does_not_hear_of_the_change_walks_through_closed_doors(rea
 
 @pytest.mark.parametrize("cls", [c for c in CLAIMS.values() if c.params], ids=lambda cls: cls.id)
 def test_each_claim_runs_on_another_model(cls, reader, check_rows):
-    rows = list(cls({"model": "http://localhost/v1#reader"}).run(BUDGET, 0))
-    check_rows(cls, rows, None, 0, set())
+    rows = list(cls({"model": "http://localhost/v1#reader"}).run(BUDGET, 1))
+    check_rows(cls, rows, None, 1, set())
     assert any("Imagine a building" in each for each in reader.prompts)
 
 

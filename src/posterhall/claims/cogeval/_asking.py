@@ -50,7 +50,7 @@ class Solver(ABC):
         return list(questions)
 
     def asked(self, keep: Callable[[Question], bool]) -> list[Question]:
-        """Questions of all graphs, without closed edges, that satisfy a condition."""
+        """Questions of all graphs that satisfy a condition."""
         return self.some(each for graph in self.maps.values() for each in graph.questions if keep(each))
 
     def answer(self, questions: Sequence[Question], *, temperature: float = 0.0, samples: int = 1) -> Answers:

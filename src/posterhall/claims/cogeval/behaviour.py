@@ -43,9 +43,10 @@ class ChangesReachStepsNotPlans(Claim):
     shortest one used a closed edge, and stay where none did. The rows also have how far the model's steps
     follow the change, how many answers walk a closed edge, and search over the changed steps.
 
-    This is the second design. In the first, a closed edge was named in the prompt, after lessons that did so;
-    on a seed that is not run, the model's steps did not learn to heed it (three quarters of their probability
-    on open edges, as without the name), so that its plans could not tell anything.
+    This is the second design. In the first, lessons and prompts named the closed edge. Its one run, at smoke
+    scale, came out supported, but the model's steps had not learnt to heed the name (three quarters of their
+    probability was on open edges, as without it), nor did they with six times the training: that its plans
+    did not either said nothing.
     """
 
     kind = Paired(metric="share_right", arms=("paths that stay", "paths that change"), margin=0.2)
