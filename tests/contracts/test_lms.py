@@ -42,12 +42,39 @@ def local():
     return LocalLM(Decoder(DecoderConfig(**{**vars(config), "init_std": 0.4}), seed=1), tokenizer)
 
 
+def of_transformers():
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from posterhall.data.tokenizer import ByteTokenizer
+    from posterhall.models.foreign import Foreign
+
+    config = transformers.GPT2Config(
+        vocab_size=258, n_embd=32, n_layer=2, n_head=4, n_positions=96, bos_token_id=256, eos_token_id=256
+    )
+    model = transformers.GPT2LMHeadModel(config).eval()
+    generator = torch.Generator().manual_seed(1)
+    for each in model.parameters():
+        if each.dim() > 1:
+            each.data.normal_(0, 0.2, generator=generator)
+    return LocalLM(Foreign(model), ByteTokenizer())
+
+
+def drafted():
+    from posterhall.data.tokenizer import ByteTokenizer
+    from posterhall.models.speculative import Draft
+
+    large, small = local(), local()
+    return LocalLM(large.model, ByteTokenizer(), draft=Draft(small.model))
+
+
 @pytest.mark.parametrize(
     ("make", "can"),
     [
         pytest.param(EchoLM, {}, id="echo"),
         pytest.param(scripted, {"samples": False}, id="scripted"),
         pytest.param(local, {}, id="local"),
+        pytest.param(of_transformers, {}, id="transformers"),
+        pytest.param(drafted, {}, id="drafted"),
     ],
 )
 def test_backend_keeps_the_contract(make, can):

@@ -88,6 +88,15 @@ def generate(
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="float32, bfloat16 or float16 [that of the files].")
     ] = None,
+    draft: Annotated[
+        str | None,
+        typer.Option(
+            "--draft", metavar="MODEL", help="A smaller model with the same tokenizer, which drafts."
+        ),
+    ] = None,
+    lookahead: Annotated[
+        int | None, typer.Option("--lookahead", min=1, help="Most tokens drafted before they are judged [4].")
+    ] = None,
     seed: Seed = None,
     threads: Threads = None,
     json: Json = False,
@@ -97,6 +106,8 @@ def generate(
         raise UsageError("give either --prompt TEXT or --prompt-file FILE (- is standard input)")
     if stop and not all(stop):
         raise UsageError("--stop is empty; give the text that ends a continuation")
+    if lookahead is not None and draft is None:
+        raise UsageError("--lookahead is for drafts; give --draft MODEL too")
     if prompt is None:
         prompt = _read(prompt_file)
 
@@ -104,10 +115,14 @@ def generate(
 
     from posterhall import devices
     from posterhall.extras import require
-    from posterhall.models import hub
+    from posterhall.models import causal, hub
     from posterhall.models.generate import generate as continue_prompts
 
     require("torch", "train", "generating text")
+
+    from posterhall.lm.local import load_draft
+    from posterhall.models.speculative import Speculation
+
     devices.limit_threads(threads or devices.cores())
     directory = hub.locate(model)
     tokenizer = _tokenizer(directory)
@@ -115,7 +130,10 @@ def generate(
         raise DataError(
             f"{directory} has no tokenizer.json, so text cannot become tokens; save one beside it"
         )
-    decoder = hub.load(directory, dtype=dtype, device=_device(device))
+    place = _device(device)
+    decoder = causal.load(directory, dtype=dtype, device=place)
+    small = None if draft is None else load_draft(draft, tokenizer, lookahead, dtype=dtype, device=place)
+    counts = Speculation()
     if tokenizer.vocab_size > decoder.config.vocab_size:
         raise DataError(
             f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, the model "
@@ -139,9 +157,11 @@ def generate(
         top_k=top_k,
         top_p=top_p,
         seeds=seed or 0,
-        stop_ids=() if tokenizer.eos_id is None else (tokenizer.eos_id,),
+        stop_ids=hub.end_ids(directory) | (set() if tokenizer.eos_id is None else {tokenizer.eos_id}),
         watch=watch if ends else None,
         return_logprobs=True,
+        draft=small,
+        counts=counts,
     )
     took = time.perf_counter() - began
     texts = [_before(tokenizer.decode(each.ids), ends) for each in found]
@@ -161,6 +181,15 @@ def generate(
                     for text, each in zip(texts, found, strict=True)
                 ],
                 "tokens_per_second": sum(len(each.ids) for each in found) / took,
+                "draft": None
+                if draft is None
+                else {
+                    "model": draft,
+                    "proposed": counts.proposed,
+                    "judged": counts.judged,
+                    "accepted": counts.accepted,
+                    "acceptance": counts.acceptance,
+                },
             }
         )
         return

@@ -56,6 +56,12 @@ def serve(
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="float32, bfloat16 or float16 [that of the files].")
     ] = None,
+    draft: Annotated[
+        str | None,
+        typer.Option(
+            "--draft", metavar="MODEL", help="A smaller model with the same tokenizer, which drafts for all."
+        ),
+    ] = None,
     task: Annotated[
         str, typer.Option("--task", metavar="TASK|FILE", help="What tot: models search on.")
     ] = "game24",
@@ -85,6 +91,7 @@ def serve(
         "prefix_bytes": prefix_bytes,
         "device": device,
         "dtype": dtype,
+        "draft": draft,
     }
     served = _connect(
         models, {name: value for name, value in options.items() if value is not None}, task, sets

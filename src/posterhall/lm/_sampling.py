@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from posterhall.errors import DataError
 from posterhall.lm import _tokens
+from posterhall.lm._chat import Chat
 from posterhall.lm.protocol import NEXT_TURN, Request, Sample, cut, shown, transcript
 from posterhall.models.batching import Row
 from posterhall.models.sampling import Sampling
@@ -23,18 +24,27 @@ if TYPE_CHECKING:
 Flags = npt.NDArray[np.bool_]
 
 
-def rows(model: CausalModel, tokenizer: Tokenizer, requests: Sequence[Request]) -> list[list[Row]]:
+def rows(
+    model: CausalModel,
+    tokenizer: Tokenizer,
+    requests: Sequence[Request],
+    *,
+    ends: frozenset[int],
+    chat: Chat | None = None,
+) -> list[list[Row]]:
     """The rows of each request, one a sample.
+
+    Args:
+        model, tokenizer: of one checkpoint.
+        requests: what is asked.
+        ends: tokens that end a sample.
+        chat: how conversations are put; None: as a transcript.
 
     Raises:
         DataError: for a prompt that is empty or does not fit in the model's context.
     """
-    start = _tokens.beginning(tokenizer)
-    texts = [transcript(each.prompt) for each in requests]
-    ends = frozenset(() if tokenizer.eos_id is None else (tokenizer.eos_id,))
     found = []
-    for request, own in zip(requests, tokenizer.encode_batch(texts), strict=True):
-        ids = start + own.tolist()
+    for request, ids in zip(requests, _prompts(tokenizer, requests, chat), strict=True):
         if not ids:
             raise DataError(
                 "the prompt is empty, and the tokeniser has no token that begins a text; give one"
@@ -45,7 +55,7 @@ def rows(model: CausalModel, tokenizer: Tokenizer, requests: Sequence[Request]) 
                 f"shorten it (fewer examples) {shown(request.prompt)}"
             )
         sampling = Sampling(request.temperature, None, None if request.top_p == 1.0 else request.top_p)
-        watch = _watch(tokenizer, model.config.vocab_size, stops(request))
+        watch = _watch(tokenizer, model.config.vocab_size, stops(request, chat))
         found.append(
             [
                 Row(
@@ -63,14 +73,27 @@ def rows(model: CausalModel, tokenizer: Tokenizer, requests: Sequence[Request]) 
     return found
 
 
-def stops(request: Request) -> tuple[str, ...]:
-    """The texts that end a sample; in a conversation, also what begins the next turn."""
-    return request.stop if isinstance(request.prompt, str) else (*request.stop, NEXT_TURN)
+def _prompts(tokenizer: Tokenizer, requests: Sequence[Request], chat: Chat | None) -> list[list[int]]:
+    """The tokens of each prompt."""
+    start = _tokens.beginning(tokenizer)
+    if chat is None:
+        texts = [transcript(each.prompt) for each in requests]
+        return [start + own.tolist() for own in tokenizer.encode_batch(texts)]
+    plain = iter(tokenizer.encode_batch([each.prompt for each in requests if isinstance(each.prompt, str)]))
+    return [
+        start + next(plain).tolist() if isinstance(each.prompt, str) else chat.ids(each.prompt)
+        for each in requests
+    ]
 
 
-def sample(tokenizer: Tokenizer, request: Request, row: Row) -> Sample:
+def stops(request: Request, chat: Chat | None) -> tuple[str, ...]:
+    """The texts that end a sample; in a transcript, also what begins the next turn."""
+    return request.stop if isinstance(request.prompt, str) or chat else (*request.stop, NEXT_TURN)
+
+
+def sample(tokenizer: Tokenizer, request: Request, row: Row, chat: Chat | None = None) -> Sample:
     """What a row that has ended says."""
-    stop = stops(request)
+    stop = stops(request, chat)
     text, stopped = cut(tokenizer.decode(row.ids), stop)
     tokens = logprobs = None
     if request.logprobs:

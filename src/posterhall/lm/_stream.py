@@ -9,6 +9,7 @@ from posterhall.lm.protocol import Piece, Request
 
 if TYPE_CHECKING:
     from posterhall.data.tokenizer import Tokenizer
+    from posterhall.lm._chat import Chat
     from posterhall.models.batching import Row
 
 
@@ -19,11 +20,12 @@ class Stream:
         tokenizer: the model's.
         request: what was asked.
         index: the sample's number in the reply.
+        chat: how conversations are put.
     """
 
-    def __init__(self, tokenizer: Tokenizer, request: Request, index: int) -> None:
-        self._tokenizer, self._request, self._index = tokenizer, request, index
-        self._stops = _sampling.stops(request)
+    def __init__(self, tokenizer: Tokenizer, request: Request, index: int, chat: Chat | None = None) -> None:
+        self._tokenizer, self._request, self._index, self._chat = tokenizer, request, index, chat
+        self._stops = _sampling.stops(request, chat)
         self._text = ""  # of whole characters so far
         self._told = 0  # characters of it
         self._tokens_told = 0
@@ -47,7 +49,7 @@ class Stream:
 
     def end(self, row: Row) -> Piece:
         """The rest, with the sample."""
-        sample = _sampling.sample(self._tokenizer, self._request, row)
+        sample = _sampling.sample(self._tokenizer, self._request, row, self._chat)
         size = len(sample.tokens) if sample.tokens is not None else self._tokens_told
         piece = self._piece(sample.text[self._told :], row, size)
         return Piece(piece.index, piece.text, piece.tokens, piece.logprobs, sample)

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from posterhall.data import tokenizer as tokenizers
 from posterhall.extras import torch
 
 if TYPE_CHECKING:
     from posterhall.data.tokenizer import Tokenizer
     from posterhall.models.causal import CausalModel
+
+
+def load(directory: Path) -> Tokenizer:
+    """The tokeniser of a checkpoint; one that is not written as tokenizer.json is converted by transformers.
+
+    Raises:
+        DataError: if there is none, or it cannot be understood.
+    """
+    if (directory / tokenizers.FILE).is_file() or importlib.util.find_spec("transformers") is None:
+        return tokenizers.load(directory)
+    import transformers
+
+    try:
+        theirs = transformers.AutoTokenizer.from_pretrained(
+            str(directory), trust_remote_code=False, local_files_only=True
+        )
+        backend = theirs.backend_tokenizer
+    except Exception:  # whatever it says, the message there says what is needed
+        return tokenizers.load(directory)
+    return tokenizers.BPETokenizer(backend, bos=theirs.bos_token, eos=theirs.eos_token, pad=theirs.pad_token)
 
 
 def beginning(tokenizer: Tokenizer) -> list[int]:

@@ -21,13 +21,15 @@ def connect(spec: str | Path, **options: Any) -> LM:
     """The model that `spec` names, ready to be asked.
 
     Args:
-        spec: the directory of a Llama-architecture checkpoint, of a run that trained one, or its id on the
-            Hugging Face hub; ``http://HOST/v1#NAME``: a model of an OpenAI-compatible server (without
-            ``#NAME``: the only one it has); ``replay:LOG`` or ``replay:LOG#NAME``: what was recorded, see
-            `ReplayLM`; ``scripted:FILE``: answers from a file, see `ScriptedLM`; or ``echo``.
-        options: for a model on this machine, those of `LocalLM.load`: dtype, device, cache_bytes. For a
-            server, ``model`` (instead of #NAME) and those of `HttpSettings`: concurrency, api_key_env,
-            requests_per_minute, timeout and so on.
+        spec: the directory of a checkpoint (of Llama's architecture, or with transformers of any), of a run
+            that trained one, or its id on the Hugging Face hub; ``http://HOST/v1#NAME``: a model of an
+            OpenAI-compatible server (without ``#NAME``: the only one it has); ``replay:LOG`` or
+            ``replay:LOG#NAME``: what was recorded, see `ReplayLM`; ``scripted:FILE``: answers from a file,
+            see `ScriptedLM`; or ``echo``.
+        options: for a model on this machine, those of `LocalLM.load`: dtype, device, cache_bytes, draft (a
+            smaller checkpoint with the same tokeniser, which drafts). For a server, ``model`` (instead of
+            #NAME) and those of `HttpSettings`: concurrency, api_key_env, requests_per_minute, timeout and
+            so on.
 
     Raises:
         DataError: if nothing of that name can be found.

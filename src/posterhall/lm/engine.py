@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from posterhall.extras import torch
 from posterhall.models.batching import Batch, Row
 from posterhall.models.prefixes import Prefixes
+from posterhall.models.speculative import Draft, Speculation, Speculative
 
 if TYPE_CHECKING:
     from posterhall.models.causal import CausalModel
@@ -74,15 +75,33 @@ class Engine:
     """Does the work of a model for any number of coroutines, in any number of loops.
 
     Args:
-        model: the decoder. Its prompts' beginnings are forgotten when its weights change.
+        model: of any kind. Its prompts' beginnings are forgotten when its weights change.
         most_rows: rows decoded at once.
         most_tokens: tokens that their cache may come to hold.
-        prefix_bytes: memory for the beginnings of recent prompts; 0 keeps none.
+        prefix_bytes: memory for the beginnings of recent prompts; 0 keeps none. A model that drafts gets as
+            much again.
+        draft: the model that drafts; None: none does.
+
+    Attributes:
+        speculation: what drafting has come to.
     """
 
-    def __init__(self, model: CausalModel, *, most_rows: int, most_tokens: int, prefix_bytes: int) -> None:
+    def __init__(
+        self,
+        model: CausalModel,
+        *,
+        most_rows: int,
+        most_tokens: int,
+        prefix_bytes: int,
+        draft: Draft | None = None,
+    ) -> None:
         self.model = model
-        self._prefixes = Prefixes(prefix_bytes) if prefix_bytes else None
+        self.speculation = Speculation()
+        self._draft = draft
+        self._models = [model] if draft is None else [model, draft.model]
+        self._prefixes, self._draft_prefixes = (
+            Prefixes(prefix_bytes) if prefix_bytes else None for _ in range(2)
+        )
         self._most_rows, self._most_tokens = most_rows, most_tokens
         self._batch = self._new_batch()
         self._weights: tuple[Any, ...] = ()
@@ -272,19 +291,27 @@ class Engine:
             self._settle(call, error)
 
     def _forget_if_changed(self) -> None:
-        if self._prefixes is None:
+        if self._prefixes is None or self._draft_prefixes is None:
             return
-        weights = tuple((each.data_ptr(), each._version) for each in self.model.parameters())
+        weights = tuple(
+            (each.data_ptr(), each._version) for model in self._models for each in model.parameters()
+        )
         if weights != self._weights:
             self._prefixes.clear()
+            self._draft_prefixes.clear()
             self._weights = weights
 
     def _new_batch(self) -> Batch:
-        return Batch(
+        limits = {"most_rows": self._most_rows, "most_tokens": self._most_tokens}
+        if self._draft is None:
+            return Batch(self.model, **limits, prefixes=self._prefixes)
+        return Speculative(
             self.model,
-            most_rows=self._most_rows,
-            most_tokens=self._most_tokens,
+            self._draft,
+            **limits,
             prefixes=self._prefixes,
+            draft_prefixes=self._draft_prefixes,
+            counts=self.speculation,
         )
 
     def _settle(self, call: _Call, error: BaseException | None) -> None:

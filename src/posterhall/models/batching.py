@@ -73,7 +73,7 @@ class Row:
         self.logprobs: list[float] = []
         self.stopped = False
         self.reused = 0
-        self._seed = seed
+        self.seed = seed
         self._uniforms: Iterator[float] = iter(())
 
     def tokens(self, longest: int) -> int:
@@ -85,7 +85,7 @@ class Row:
         for number in self._uniforms:
             return number
         if not self.ids:
-            self._generator = seeds.generator(self._seed, "token")
+            self._generator = seeds.generator(self.seed, "token")
         self._uniforms = iter(self._generator.random(_UNIFORMS).tolist())
         return next(self._uniforms)
 
@@ -183,11 +183,17 @@ class Batch:
             if not order:
                 return ended
             drawn = drawn[torch.tensor(order, device=drawn.device)]
-        fullest = max(self._cache.lengths) + 1
-        if fullest > self._cache.max_length:
-            self._cache.resize(min(self._longest, fullest + max(BLOCK, fullest // 2)))
+        self._make_room([1] * len(self.rows))
         self._last = self.model.hidden(drawn[:, None], cache=self._cache)[:, 0]
         return ended
+
+    def _make_room(self, tokens: Sequence[int]) -> None:
+        """Let the cache have room for so many tokens more of each row."""
+        if self._cache is None:
+            return
+        fullest = max(past + new for past, new in zip(self._cache.lengths, tokens, strict=True))
+        if fullest > self._cache.max_length:
+            self._cache.resize(min(self._longest, fullest + max(BLOCK, fullest // 2)))
 
     def leave(self, rows: Iterable[Row]) -> None:
         """Take rows out before their end."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from posterhall.errors import DataError, MissingExtra
 
 if TYPE_CHECKING:
     from posterhall.extras import nn, torch
@@ -65,3 +68,28 @@ class CausalModel(Protocol):
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The same with their names."""
+
+
+def load(path: Path | str, *, dtype: Any = None, device: Any = "cpu") -> CausalModel:
+    """Read a checkpoint: as a `Decoder` if it is a Llama as plain as that, else with transformers.
+
+    Args:
+        path: see `posterhall.models.hub.load`.
+        dtype: a torch type, or its name; None keeps that of the files.
+        device: where to put it.
+
+    Raises:
+        DataError: for what is not there, damaged, pickled, or no causal model.
+        MissingExtra: without torch or safetensors; without transformers, if it is needed.
+    """
+    from posterhall.models import foreign, hub
+
+    directory = hub.locate(path)
+    try:
+        hub.read_config(directory)
+    except DataError as error:
+        try:
+            return foreign.load(directory, dtype=dtype, device=device)
+        except MissingExtra:
+            raise MissingExtra("hf", f"{error}; reading it with transformers") from None
+    return hub.load(directory, dtype=dtype, device=device)

@@ -11,7 +11,7 @@ from posterhall.extras import functional, nn, torch
 from posterhall.models.cache import Cache
 from posterhall.models.config import DecoderConfig
 from posterhall.models.layers import FeedForward, RMSNorm
-from posterhall.models.mixers import MixerFactory, Placement
+from posterhall.models.mixers import MixerFactory, Placement, Tree
 from posterhall.models.mixers.attention import Attention
 from posterhall.objectives import products
 
@@ -89,6 +89,7 @@ class Decoder(nn.Module):
         ids: torch.Tensor,
         *,
         segments: torch.Tensor | None = None,
+        trees: Sequence[Tree] | None = None,
         cache: Cache | None = None,
         valid: Sequence[int] | None = None,
     ) -> torch.Tensor:
@@ -98,6 +99,7 @@ class Decoder(nn.Module):
             ids: (B, T) token ids, integers in [0, vocab_size).
             segments: (B, T) numbers of the documents packed into each row: no document sees another, and
                 positions begin anew in each. Equal within a document, and not used again later in a row.
+            trees: what the only row holds, one after the other: texts with continuations that share them.
             cache: what was before; it takes up these tokens.
             valid: real tokens of each row, with a cache; the rest of the row is padding at its end, whose
                 states mean nothing.
@@ -108,7 +110,7 @@ class Decoder(nn.Module):
         Raises:
             DataError: for ids, lengths or shapes that do not fit.
         """
-        batch, tokens = self._check(ids, segments, cache, valid)
+        batch, tokens = self._check(ids, segments, trees, cache, valid)
         placement = Placement(
             batch=batch,
             tokens=tokens,
@@ -116,6 +118,7 @@ class Decoder(nn.Module):
             past=tuple(cache.lengths) if cache is not None else None,
             valid=tuple(valid) if valid is not None else None,
             segments=segments,
+            trees=tuple(trees) if trees is not None else None,
         )
         try:
             x = functional.embedding(ids, self.embedding)
@@ -210,15 +213,20 @@ class Decoder(nn.Module):
         self,
         ids: torch.Tensor,
         segments: torch.Tensor | None,
+        trees: Sequence[Tree] | None,
         cache: Cache | None,
         valid: Sequence[int] | None,
     ) -> tuple[int, int]:
         if ids.dim() != 2 or ids.shape[1] == 0 or ids.dtype not in (torch.int64, torch.int32):
             raise DataError(f"ids are {ids.dtype} of shape {tuple(ids.shape)}; give integers (B, T >= 1)")
         batch, tokens = ids.shape
-        if tokens > self.config.max_length:
+        longest = tokens
+        if trees is not None:
+            self._check_trees(trees, batch, tokens, alone=segments is None and cache is None)
+            longest = max(tree.trunk + max(tree.branches, default=0) for tree in trees)
+        if longest > self.config.max_length:
             raise DataError(
-                f"{tokens} tokens for a model of max_length {self.config.max_length}; cut them, or make "
+                f"{longest} tokens for a model of max_length {self.config.max_length}; cut them, or make "
                 "the model with a greater max_length"
             )
         if segments is not None and (segments.shape != ids.shape or cache is not None):
@@ -226,9 +234,8 @@ class Decoder(nn.Module):
                 f"segments of shape {tuple(segments.shape)} for ids {tuple(ids.shape)}"
                 + (" with a cache; packed documents have none" if cache is not None else "; give the same")
             )
-        if cache is not None:
-            if cache.batch != batch:
-                raise DataError(f"ids have {batch} rows, the cache {cache.batch}")
+        if cache is not None and cache.batch != batch:
+            raise DataError(f"ids have {batch} rows, the cache {cache.batch}")
         if valid is not None:
             if cache is None:
                 raise DataError("valid says what a cache takes up; without a cache, ignore the padding")
@@ -237,6 +244,21 @@ class Decoder(nn.Module):
         if cache is not None:
             cache.room([tokens] * batch if valid is None else valid)
         return batch, tokens
+
+    def _check_trees(self, trees: Sequence[Tree], batch: int, tokens: int, *, alone: bool) -> None:
+        held = sum(tree.tokens for tree in trees)
+        if not alone or batch != 1 or held != tokens:
+            raise DataError(
+                f"trees of {held} tokens for ids ({batch}, {tokens}); give ids (1, {held}), and neither "
+                "segments nor a cache"
+            )
+        if any(tree.trunk < 1 or min(tree.branches, default=0) < 0 for tree in trees):
+            raise DataError("a tree without a trunk; each has at least 1 token before it branches")
+        others = sorted({name for name in self.config.layer_mixers if name != "attention"})
+        if others:
+            raise DataError(
+                f"the model mixes by {', '.join(others)}, which knows no trees; give each text a row of its own"
+            )
 
 
 class Block(nn.Module):

@@ -12,6 +12,7 @@ from posterhall.errors import DataError
 from posterhall.extras import torch
 from posterhall.models.batching import Batch, Row
 from posterhall.models.sampling import Sampling
+from posterhall.models.speculative import Draft, Speculation, Speculative
 
 if TYPE_CHECKING:
     from posterhall.models.causal import CausalModel
@@ -45,6 +46,8 @@ def generate(
     watch: Watch | None = None,
     return_logprobs: bool = False,
     batch: int = 32,
+    draft: Draft | None = None,
+    counts: Speculation | None = None,
 ) -> list[Generation]:
     """Continue prompts.
 
@@ -59,6 +62,8 @@ def generate(
         watch: sees every token; for stop strings and for showing text while it comes.
         return_logprobs: also return the log-probability of every token.
         batch: rows at a time; only speed and memory depend on it.
+        draft: a small model in evaluation mode that drafts; see `posterhall.models.speculative`.
+        counts: where to count what drafting comes to.
 
     Returns:
         One for each prompt, in their order.
@@ -102,7 +107,12 @@ def generate(
         with torch.no_grad():
             # Rows of like length together: less padding.
             waiting = deque(sorted(rows, key=lambda row: len(row.prompt))) if max_new_tokens else deque()
-            running = Batch(model, most_rows=batch, most_tokens=batch * longest)
+            room = batch * longest
+            running = (
+                Batch(model, most_rows=batch, most_tokens=room)
+                if draft is None
+                else Speculative(model, draft, most_rows=batch, most_tokens=room, counts=counts)
+            )
             while waiting or running.rows:
                 joining = running.admit(waiting)
                 for _ in joining:

@@ -132,9 +132,9 @@ def load(path: Path | str, *, dtype: Any = None, device: Any = "cpu") -> Decoder
 
     safetensors = require("safetensors", "train", "loading a model")
     directory = locate(path)
-    config, wanted = read_config(directory), _dtype(dtype)
+    config, wanted = read_config(directory), dtype_of(dtype)
     model = Decoder(config, seed=None)
-    files = _weight_files(directory)
+    files = weight_files(directory)
     needed = {piece.name: piece for piece in _llama.pieces(config)}
     parameters = dict(model.named_parameters())
     kinds, left = set(), dict(needed)
@@ -170,6 +170,18 @@ def read_config(directory: Path) -> DecoderConfig:
     return _llama.read_config(_read_json(file), str(file))
 
 
+def end_ids(directory: Path) -> frozenset[int]:
+    """The tokens that end a text, of which chat models have several: what generation_config.json says, or
+    else config.json."""
+    for name in (GENERATION, CONFIG):
+        if (directory / name).is_file():
+            found = _read_json(directory / name).get("eos_token_id")
+            if found is not None:
+                listed = found if isinstance(found, list) else [found]
+                return frozenset(each for each in listed if isinstance(each, int))
+    return frozenset()
+
+
 def stored(directory: Path) -> tuple[int, list[str], int]:
     """What the weight files of a directory hold: numbers, their types, and bytes; only headers are read.
 
@@ -177,7 +189,7 @@ def stored(directory: Path) -> tuple[int, list[str], int]:
         DataError: if there are none, or they are damaged.
     """
     count, dtypes, size = 0, set(), 0
-    for file in sorted(set(_weight_files(directory).values())):
+    for file in sorted(set(weight_files(directory).values())):
         size += file.stat().st_size
         for tensor in _header(file).values():
             count += math.prod(tensor["shape"])
@@ -236,7 +248,7 @@ def _download(name: str) -> Path:
         hub = require("huggingface_hub", "hf", f"fetching {name}")
     except MissingExtra as error:
         raise MissingExtra("hf", f"there is no directory {name}, and fetching it from the hub") from error
-    patterns = ["*.json", "*.safetensors", "tokenizer*"]
+    patterns = ["*.json", "*.safetensors", "tokenizer*", "*.jinja", "merges.txt", "vocab.txt"]
     try:
         return Path(hub.snapshot_download(name, allow_patterns=patterns))
     except Exception as error:  # its own errors, requests', the system's: all mean the same here
@@ -244,8 +256,12 @@ def _download(name: str) -> Path:
         raise DataError(f"there is no directory {name}, and the hub has none to give: {reason}") from error
 
 
-def _weight_files(directory: Path) -> dict[str, Path]:
-    """The file of each tensor; of a single file, one entry."""
+def weight_files(directory: Path) -> dict[str, Path]:
+    """The file of each tensor; of a single file, one entry.
+
+    Raises:
+        DataError: if there are none, one is missing, or they are pickles.
+    """
     if (directory / WEIGHTS).is_file():
         return {"": directory / WEIGHTS}
     if (directory / INDEX).is_file():
@@ -288,7 +304,12 @@ def _fill(parameters: Mapping[str, Any], piece: _llama.Piece, tensor: Any, file:
     place.copy_(tensor)
 
 
-def _dtype(given: Any) -> Any:
+def dtype_of(given: Any) -> Any:
+    """A torch type by its name; another thing as it is.
+
+    Raises:
+        DataError: for another name.
+    """
     if isinstance(given, str):
         if given not in _DTYPES:
             raise DataError(f"dtype is '{given}'; it must be one of {', '.join(_DTYPES)}")

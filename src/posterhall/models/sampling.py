@@ -75,18 +75,12 @@ class Draws:
             rows = torch.tensor(self._greedy, device=logits.device)
             tokens[rows] = logits[rows].argmax(dim=-1)
         if self._plain.places:
-            scaled, numbers = self._plain.take(logits, uniforms)
-            self._plain.give(tokens, _invert(scaled.softmax(dim=-1), numbers))
+            numbers = self._plain.numbers(logits, uniforms)
+            self._plain.give(tokens, invert(self._plain.scaled(logits).softmax(dim=-1), numbers))
         if self._cut.places:
-            scaled, numbers = self._cut.take(logits, uniforms)
-            # Likeliest first; equal ones in the order of the vocabulary, on every device.
-            ordered, order = scaled.sort(dim=-1, descending=True, stable=True)
-            place = torch.arange(ordered.shape[-1], device=ordered.device)
-            most, share = self._cut.limits(ordered)
-            chances = ordered.masked_fill(place >= most, -torch.inf).softmax(dim=-1)
-            before = chances.cumsum(dim=-1) - chances
-            chances = chances.where(before < share, 0.0)
-            self._cut.give(tokens, order.gather(-1, _invert(chances, numbers)[:, None]).squeeze(-1))
+            numbers = self._cut.numbers(logits, uniforms)
+            ordered, order = self._cut.cut(self._cut.scaled(logits))
+            self._cut.give(tokens, order.gather(-1, invert(ordered, numbers)[:, None]).squeeze(-1))
         return tokens
 
 
@@ -97,25 +91,28 @@ class _Group:
         self.places = [at for at, _ in members]
         self._settings = [each for _, each in members]
 
-    def take(
-        self, logits: torch.Tensor, uniforms: Sequence[Callable[[], float]]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Their logits by temperature, in float64, and their numbers."""
+    def scaled(self, logits: torch.Tensor) -> torch.Tensor:
+        """Their logits by temperature, in float64."""
         chosen = logits if len(self.places) == len(logits) else logits[self._index(logits)]
-        numbers = [uniforms[at]() for at in self.places]
-        return (
-            chosen.double() / self._column(logits, [each.temperature for each in self._settings]),
-            torch.tensor(numbers, dtype=torch.float64, device=logits.device),
-        )
+        return chosen.double() / self._column(logits, [each.temperature for each in self._settings])
 
-    def limits(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """top_k and top_p as columns; what is not set lets everything through."""
-        everything = logits.shape[-1]
-        return (
-            self._column(logits, [each.top_k or everything for each in self._settings]),
-            # Nothing is before 2: sums of probabilities may round to above 1.
-            self._column(logits, [2.0 if each.top_p is None else each.top_p for each in self._settings]),
-        )
+    def numbers(self, logits: torch.Tensor, uniforms: Sequence[Callable[[], float]]) -> torch.Tensor:
+        """Their random numbers."""
+        numbers = [uniforms[at]() for at in self.places]
+        return torch.tensor(numbers, dtype=torch.float64, device=logits.device)
+
+    def cut(self, scaled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What top_k and top_p leave of the probabilities, likeliest first, and which tokens these are."""
+        # Equal ones in the order of the vocabulary, on every device.
+        ordered, order = scaled.sort(dim=-1, descending=True, stable=True)
+        size = ordered.shape[-1]
+        place = torch.arange(size, device=ordered.device)
+        most = self._column(ordered, [each.top_k or size for each in self._settings])
+        # Nothing is before 2: sums of probabilities may round to above 1.
+        share = self._column(ordered, [2.0 if each.top_p is None else each.top_p for each in self._settings])
+        left = ordered.masked_fill(place >= most, -torch.inf).softmax(dim=-1)
+        before = left.cumsum(dim=-1) - left
+        return left.where(before < share, 0.0), order
 
     def give(self, tokens: torch.Tensor, drawn: torch.Tensor) -> None:
         tokens[self._index(tokens)] = drawn
@@ -127,14 +124,43 @@ class _Group:
         return torch.tensor(values, dtype=torch.float64, device=like.device)[:, None]
 
 
-def _invert(chances: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """The first token up to which more than a share u of the probability lies; never one of none."""
-    reached = chances.cumsum(dim=-1)
+def chances(logits: torch.Tensor, settings: Sequence[Sampling]) -> torch.Tensor:
+    """The probabilities (n, V) with which tokens are drawn, float64, of logits (n, V) and n settings."""
+    found = torch.zeros(logits.shape, dtype=torch.float64, device=logits.device)
+    greedy = [at for at, each in enumerate(settings) if each.is_greedy]
+    if greedy:
+        rows = torch.tensor(greedy, device=logits.device)
+        found[rows, logits[rows].argmax(dim=-1)] = 1.0
+    for is_cut in (False, True):
+        group = _Group(
+            [(at, each) for at, each in enumerate(settings) if not each.is_greedy and each.is_cut == is_cut]
+        )
+        if not group.places:
+            continue
+        scaled = group.scaled(logits)
+        if is_cut:
+            ordered, order = group.cut(scaled)
+            ordered = ordered / ordered.sum(dim=-1, keepdim=True)
+            group.give(found, torch.zeros_like(scaled).scatter_(-1, order, ordered))
+        else:
+            group.give(found, scaled.softmax(dim=-1))
+    return found
+
+
+def invert(weights: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Tokens (n,): of each row of weights (n, V), the first up to which more than a share u of them lies;
+    never one of none.
+
+    Args:
+        weights: >= 0, float64, not all 0 in a row; they need not sum to 1.
+        uniforms: (n,) in [0, 1), float64.
+    """
+    reached = weights.cumsum(dim=-1)
     aim = uniforms[:, None] * reached[:, -1:]
-    found = torch.searchsorted(reached, aim, right=True).clamp_(max=chances.shape[-1] - 1)
-    if bool((chances.gather(-1, found) > 0).all()):
+    found = torch.searchsorted(reached, aim, right=True).clamp_(max=weights.shape[-1] - 1)
+    if bool((weights.gather(-1, found) > 0).all()):
         return found.squeeze(-1)
     # u < 1, but u times the total can round up to it.
-    place = torch.arange(1, chances.shape[-1] + 1, device=chances.device)
-    last = (chances > 0).long().mul_(place).amax(-1) - 1
+    place = torch.arange(1, weights.shape[-1] + 1, device=weights.device)
+    last = (weights > 0).long().mul_(place).amax(-1) - 1
     return torch.minimum(found.squeeze(-1), last)
