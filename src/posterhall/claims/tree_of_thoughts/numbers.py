@@ -11,7 +11,7 @@ SMALL_MODEL = (
     "a token; smoke: modulo 7, target 3), a seed a training, against GPT-4 asked for 24 with examples"
 )
 SCALES = {
-    "smoke": Budget(modulus=7, target=3, puzzles=60, steps=350, seconds=8.0),
+    "smoke": Budget(modulus=7, target=3, puzzles=60, steps=400, seconds=8.0),
     "laptop": Budget(modulus=11, target=7, puzzles=200, steps=2000, seconds=50.0),
     "full": Budget(modulus=11, target=7, puzzles=400, steps=20_000, seeds=10, seconds=900.0),
 }
