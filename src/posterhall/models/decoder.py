@@ -257,7 +257,8 @@ class Decoder(nn.Module):
         others = sorted({name for name in self.config.layer_mixers if name != "attention"})
         if others:
             raise DataError(
-                f"the model mixes by {', '.join(others)}, which knows no trees; give each text a row of its own"
+                f"the model mixes by {', '.join(others)}, which knows no trees; give each text a row of its "
+                "own"
             )
 
 

@@ -83,6 +83,21 @@ class Mixer(Protocol):
         """An empty state for `batch` rows of up to `max_length` tokens."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A text with several continuations, none of which sees another."""
+
+    trunk: int
+    """Tokens of the text, >= 1."""
+    branches: tuple[int, ...]
+    """Tokens of each continuation, >= 0; the positions of all go on after the trunk."""
+
+    @property
+    def tokens(self) -> int:
+        """Of all of it."""
+        return self.trunk + sum(self.branches)
+
+
 @dataclass
 class Placement:
     """Where the T tokens of a chunk stand, for the B rows of a batch; all layers of one pass share it."""
@@ -101,12 +116,15 @@ class Placement:
     segments: torch.Tensor | None = None
     """(B, T) numbers of the documents packed into a row, equal within a document and never repeated by a
     later one in the same row; tokens of other documents are out of sight. Not together with states."""
+    trees: tuple[Tree, ...] | None = None
+    """What the only row consists of, one after the other: a trunk, then its branches. Not together with
+    states or segments."""
     _kept: dict[str, torch.Tensor | None] = field(default_factory=dict, repr=False)
 
     @property
     def start(self) -> int | None:
         """Where all rows start, if they start at the same place; None: they do not, or are packed."""
-        if self.segments is not None:
+        if self.segments is not None or self.trees is not None:
             return None
         if self.past is None:
             return 0
@@ -143,6 +161,12 @@ class Placement:
             fresh = torch.ones_like(self.segments, dtype=torch.bool)
             fresh[:, 1:] = self.segments[:, 1:] != self.segments[:, :-1]
             return along - torch.where(fresh, along, 0).cummax(1).values
+        if self.trees is not None:
+            parts = []
+            for tree in self.trees:
+                parts.append(torch.arange(tree.trunk))
+                parts += [torch.arange(tree.trunk, tree.trunk + each) for each in tree.branches]
+            return torch.cat(parts).to(self.device)[None]
         if self.past is not None:
             return self.starts()[:, None] + along
         return along.expand(self.batch, self.tokens)
@@ -151,9 +175,27 @@ class Placement:
         if self.segments is not None:
             same = self.segments[:, :, None] == self.segments[:, None, :]
             return same.tril()[:, None]
+        if self.trees is not None:
+            return self._tree_mask()[None, None]
         if self.start == 0:
             return None
         seen = torch.arange(self.end, device=self.device) <= self.positions()[..., None]
         if self.start is not None:  # all rows alike
             seen = seen[:1]
         return seen[:, None]
+
+    def _tree_mask(self) -> torch.Tensor:
+        """(T, T): causal within a tree, but for the tokens of its earlier branches."""
+        assert self.trees is not None  # noqa: S101 - for the type checker
+        sees = torch.zeros((self.tokens, self.tokens), dtype=torch.bool, device=self.device)
+        at = 0
+        for tree in self.trees:
+            trunk = slice(at, at + tree.trunk)
+            sees[trunk, trunk] = True
+            at += tree.trunk
+            for each in tree.branches:
+                branch = slice(at, at + each)
+                sees[branch, trunk] = True
+                sees[branch, branch] = True
+                at += each
+        return sees.tril()

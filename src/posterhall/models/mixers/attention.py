@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from posterhall.extras import functional, nn, torch
 from posterhall.models import _ops
 from posterhall.models.layers import Linear
-from posterhall.models.mixers import Growth, Placement
+from posterhall.models.mixers import Growth, Placement, branching
 
 if TYPE_CHECKING:
     from posterhall.models.config import DecoderConfig
@@ -49,6 +49,9 @@ class Attention(nn.Module):
             return cast("torch.Tensor", self.out(self._step(qkv, placement, state)))
         cos, sin = self._turns(placement, qkv.dtype)
         queries, keys, values = _ops.rotate(qkv, cos, sin, self.heads, self.kv_heads)
+        if placement.trees is not None:
+            mixed = branching.attend(queries, keys, values, placement.trees)
+            return cast("torch.Tensor", self.out(mixed.reshape(batch, tokens, -1)))
         keys, values = keys.transpose(1, 2), values.transpose(1, 2)
         if state is not None:
             keys, values = state.extend(keys, values, placement)
@@ -77,7 +80,9 @@ class Attention(nn.Module):
         """Cosines and sines of the tokens' angles, each (B or 1, T, 1, H / 2)."""
         table = rotary_table(self.head_dim, self.max_length, self.theta, dtype, placement.device)
         start = placement.start
-        if start is None:
+        if placement.trees is not None:
+            turns = table[:, placement.positions()]
+        elif start is None:
             # Only padding lies behind the longest sequence.
             turns = table[:, placement.positions().clamp(max=self.max_length - 1)]
         else:
