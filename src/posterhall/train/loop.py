@@ -49,7 +49,8 @@ class Items(Protocol):
 Objective = Callable[[Any, dict[str, Any]], tuple[Any, dict[str, Any]]]
 """(model, batch of tensors) -> (mean loss, metrics). metrics["tokens"], the number of labels of which it is
 the mean, weighs it among other passes (1 if absent); metrics["nll_sum"], if there, is what evaluation adds
-up instead of the loss, which may hold other terms."""
+up instead of the loss, which may hold other terms. Everything else in it, numbers or 0-d tensors, is logged
+beside the loss, averaged in the same way."""
 Evaluation = Callable[[Any], Mapping[str, float]]
 """model -> named numbers, among them "loss", by which the best weights are chosen."""
 
@@ -67,7 +68,8 @@ class _State:
     """Spent in steps, over all resumes."""
     loss_sum: float = 0.0
     weight_sum: float = 0.0
-    """Since the last line of metrics."""
+    other_sums: dict[str, float] = field(default_factory=dict)
+    """Since the last line of metrics; the last, of what else the objective tells."""
     best_loss: float | None = None
     best_step: int | None = None
     evaluation: dict[str, float] = field(default_factory=dict)
@@ -214,9 +216,16 @@ class _Training:
                 last = state.step == self.steps
                 if state.step % settings.log_every == 0 or last:
                     loss = state.loss_sum / max(state.weight_sum, 1e-30)
+                    others = {
+                        name: float(value) / max(state.weight_sum, 1e-30)
+                        for name, value in state.other_sums.items()
+                    }
                     state.loss_sum = state.weight_sum = 0.0
+                    state.other_sums = {}
                     lr = rate(settings, state.step - 1, self.steps)
-                    metrics.log(state.step, loss=loss, lr=lr, grad_norm=float(norm), tokens=state.tokens)
+                    metrics.log(
+                        state.step, loss=loss, lr=lr, grad_norm=float(norm), tokens=state.tokens, **others
+                    )
                     metrics.show(state.items * (context or 1), loss=loss)
                 else:
                     metrics.show(state.items * (context or 1))
@@ -258,6 +267,7 @@ class _Training:
         alone = len(passes) == 1 and world.size == 1
         loss_sum: Any = 0.0
         weight_sum: Any = 0
+        others: dict[str, Any] = {}
         for number, (first, size) in enumerate(passes):
             first, size = world.share(first, size)
             # Who has no row of a last, short batch takes part with one that does not count.
@@ -271,12 +281,15 @@ class _Training:
                 (loss if alone else loss * weight).backward()
             loss_sum = loss_sum + loss.detach() * weight
             weight_sum = weight_sum + weight
+            _add(others, said, weight)
         stop = bool(heard)
         synchronous = self.device.type == "cpu" or (state.step + 1) % settings.log_every == 0
         if world.size > 1:
             sums = [float(loss_sum), float(weight_sum), float(stop), float(save and world.first)]
-            loss_sum, weight_sum, *flags = world.sum(sums, self.device)
-            stop, save = (flag > 0 for flag in flags)
+            sums += [float(value) for value in others.values()]
+            loss_sum, weight_sum, told, wanted, *sums = world.sum(sums, self.device)
+            stop, save = told > 0, wanted > 0
+            others = dict(zip(others, sums, strict=True))
         if not alone:
             # Processes have averaged their sums; the mean over all labels is wanted.
             factor = world.size / max(float(weight_sum), 1e-30)
@@ -300,6 +313,8 @@ class _Training:
         state.tokens += int(weight_sum)
         state.loss_sum += float(loss_sum) if self.device.type == "cpu" or world.size > 1 else loss_sum
         state.weight_sum += float(weight_sum)
+        for name, value in others.items():
+            state.other_sums[name] = state.other_sums.get(name, 0.0) + value
         return norm, stop, save
 
     def _batch(self, first: int, count: int, data: Items | None = None) -> dict[str, Any]:
@@ -338,20 +353,25 @@ class _Training:
         batch = max(self.settings.batch, self.where.size)
         total: Any = 0.0
         weight: Any = 0.0
+        others: dict[str, Any] = {}
         for at in range(0, data.items, batch):
             first, count = self.where.share(at, min(batch, data.items - at))
             with self._autocast():
                 loss, said = self.plain(self._batch(first if count else 0, max(count, 1), data))
+            tokens = said.get("tokens", 1) if count else 0
             if count:
-                tokens = said.get("tokens", 1)
                 total = total + (said["nll_sum"] if "nll_sum" in said else loss * tokens)
-                weight = weight + tokens
-        total, weight = self.where.sum([float(total), float(weight)], self.device)
-        return {"loss": total / max(weight, 1e-30), "tokens": weight}
+            weight = weight + tokens
+            _add(others, said, tokens)
+        sums = [float(total), float(weight), *(float(value) for value in others.values())]
+        total, weight, *sums = self.where.sum(sums, self.device)
+        means = {name: value / max(weight, 1e-30) for name, value in zip(others, sums, strict=True)}
+        return {"loss": total / max(weight, 1e-30), "tokens": weight, **means}
 
     def _save(self) -> None:
         assert self.folder is not None  # noqa: S101 - nobody asks otherwise
-        state = {**asdict(self.state), "loss_sum": float(self.state.loss_sum)}
+        others = {name: float(value) for name, value in self.state.other_sums.items()}
+        state = {**asdict(self.state), "loss_sum": float(self.state.loss_sum), "other_sums": others}
         path = self.folder / CHECKPOINT
         checkpoint.save(path, self.model, self.optimiser, state, write=self.where.first)
         self.where.wait()
@@ -368,6 +388,13 @@ class _Training:
         elif self.folder is not None:
             self.where.wait()
             checkpoint.load(self.folder / BEST, self.model)
+
+
+def _add(sums: dict[str, Any], said: Mapping[str, Any], weight: Any) -> None:
+    """Add what an objective tells beside the loss, times a weight."""
+    for name, value in said.items():
+        if name not in ("tokens", "nll_sum"):
+            sums[name] = sums.get(name, 0.0) + value * weight
 
 
 @contextlib.contextmanager
