@@ -1,7 +1,7 @@
 """Reading and representing data: words and documents, tokens and rows, corpora of known truth.
 
 Modules are imported on first use. Word vectors read `posterhall.data.corpus`, `.vocabulary` and
-`.phrases`; language models `.documents`, `.tokenizer`, `.tokens` and `.packing`. `.python_text` is the text
+`.phrases`; language models `.documents`, `.tokenizer`, `.tokens` and `.packing`; alignment `.preference`. `.python_text` is the text
 that every machine with Python has, `.synthetic` is made here.
 """
 
@@ -14,8 +14,12 @@ _MODULES = (
     "corpus",
     "documents",
     "encoded",
+    "objects",
     "packing",
     "phrases",
+    "preference",
+    "preference_forms",
+    "preference_tokens",
     "python_text",
     "sources",
     "synthetic",
