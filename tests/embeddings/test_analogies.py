@@ -228,15 +228,6 @@ def test_intervals_hold_the_accuracy_and_are_wilson_at_the_edge(tmp_path):
     assert analogies.evaluate(perfect, write(tmp_path, every), intervals=False).total.interval is None
 
 
-def test_wilson_agrees_with_scipy():
-    from scipy.stats import binomtest
-
-    for hits, n in ((0, 12), (3, 12), (12, 12), (250, 1000)):
-        ours = analogies.wilson(hits / n, n)
-        theirs = binomtest(hits, n).proportion_ci(method="wilson")
-        assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
-
-
 def test_scores_become_plain_json(tmp_path):
     import json
 

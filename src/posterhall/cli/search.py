@@ -287,7 +287,7 @@ def _is_file(path: Path) -> bool:
 
 def _shares(report: Report, task: Task) -> dict[str, dict[str, Any] | None]:
     """What was solved, in each of the senses that are called so, with Wilson intervals."""
-    from posterhall.stats.shares import wilson
+    from posterhall.stats import wilson
 
     total = len(report.solutions)
 

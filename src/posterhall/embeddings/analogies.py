@@ -13,7 +13,6 @@ without it and that of the nearest neighbour of c alone can be had beside it.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ import numpy.typing as npt
 from posterhall.embeddings._search import FloatMatrix, IntArray
 from posterhall.embeddings.vectors import METHODS, Method, WordVectors
 from posterhall.errors import DataError
-from posterhall.stats import Interval, cluster_bootstrap
+from posterhall.stats import Interval, cluster_bootstrap, wilson
 
 Protocol = Literal["original", "strict"]
 Kind = Literal["semantic", "syntactic"]
@@ -474,14 +473,4 @@ def _interval(right: npt.NDArray[np.bool_], pairs: npt.NDArray[np.intp]) -> Inte
     if clusters > 1 and 0 < share < 1:
         # The seed is fixed so that the same answers give the same interval.
         return cluster_bootstrap(right.astype(np.float64), pairs, "mean", seed=0)
-    return wilson(share, clusters)
-
-
-def wilson(share: float, n: int, level: float = 0.95) -> Interval:
-    """Wilson score interval (1927) of a proportion among n independent trials; never empty at 0 or 1."""
-    from scipy.special import ndtri
-
-    z = float(ndtri(0.5 + level / 2))
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half), level, n, "Wilson score")
+    return wilson(share * clusters, clusters)

@@ -20,7 +20,7 @@ from posterhall.search.settings import WITHOUT_TREE
 from posterhall.search.solution import Solution
 from posterhall.search.tasks.files import one_line
 from posterhall.search.tree import Node, Tree
-from posterhall.stats.shares import wilson
+from posterhall.stats import wilson
 
 PAGE = "report.html"
 LONG = 160

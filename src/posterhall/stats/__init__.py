@@ -24,6 +24,7 @@ from posterhall.stats.estimates import (
 )
 from posterhall.stats.multiple import benjamini_hochberg, holm
 from posterhall.stats.rank import spearman, spearman_interval
+from posterhall.stats.shares import wilson
 
 __all__ = [
     "Bootstrap",
@@ -46,4 +47,5 @@ __all__ = [
     "spearman",
     "spearman_interval",
     "student",
+    "wilson",
 ]

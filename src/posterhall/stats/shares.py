@@ -10,12 +10,12 @@ from posterhall.errors import DataError
 from posterhall.stats.estimates import Interval, checked_level
 
 
-def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
+def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
     """The interval of a share by its score test (Wilson 1927): inside [0, 1], and of use also for few
     trials and where none or all succeed.
 
     Args:
-        successes: how many, 0 to n.
+        successes: how many, 0 to n; not a whole number where each trial is the mean of a cluster.
         n: of how many, >= 1.
         level: coverage, in (0, 1).
 
@@ -24,7 +24,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     """
     checked_level(level)
     if n < 1 or not 0 <= successes <= n:
-        raise DataError(f"{successes} of {n}: a share needs one trial or more, and at most as many successes")
+        raise DataError(f"{successes:g} of {n}: a share needs a trial or more, and at most as many successes")
     share = successes / n
     z2 = float(ndtri(0.5 + level / 2)) ** 2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)

@@ -14,7 +14,7 @@ from posterhall.evals.planning import rows
 from posterhall.evals.planning.conditions import CONDITIONS
 from posterhall.evals.planning.graphs import PUBLISHED
 from posterhall.evals.planning.jobs import PlanningSettings, evaluate, plan, rescore
-from posterhall.evals.planning.tables import cells, wilson
+from posterhall.evals.planning.tables import cells
 from posterhall.lm.scripted import ScriptedLM
 from posterhall.runs import read_manifest
 
@@ -194,14 +194,6 @@ def test_graphs_that_admit_nothing_are_refused_and_single_ones_are_told():
 
 
 # -- tables -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("correct", "n", "low", "high"),
-    [(8, 10, 0.4902, 0.9433), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (263, 360, 0.6825, 0.7738)],
-)
-def test_intervals_are_wilsons(correct, n, low, high):
-    assert wilson(correct, n) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_cells_count_what_is_in_them():

@@ -21,6 +21,7 @@ from posterhall.search.solving import asolve, changed
 from posterhall.search.tasks.game24 import Game24
 from posterhall.search.tasks.moves import Rules, puzzles
 from posterhall.seeds import generator
+from posterhall.stats import wilson
 
 _WIDTH = 64
 """Problems under way at once."""
@@ -115,11 +116,9 @@ def row(arm: str, seed: int, solutions: Sequence[Solution], *, checked: bool = F
         "solved", the share of problems, with its 95 % Wilson interval over them ("low", "high"); the same
         for one of those kept drawn at random and any of those kept; and means a problem of what was asked.
     """
-    from scipy.stats import binomtest
-
     count = len(solutions)
     right = sum(each.any_solved if checked else each.solved for each in solutions)
-    interval = binomtest(right, count).proportion_ci(method="wilson")
+    interval = wilson(right, count)
     return Row(
         arm,
         seed,

@@ -21,6 +21,7 @@ from posterhall.lm.protocol import LM, Message, Request, wait
 from posterhall.metrics.agreement import kappa
 from posterhall.progress import Progress
 from posterhall.runs import write_atomic
+from posterhall.stats import wilson
 
 FILE = "judge.json"
 _SCORE = re.compile(r"score\W{0,4}[:=][\s*_`]{0,3}(-?\d+(?:\.\d+)?)", re.IGNORECASE)
@@ -69,18 +70,16 @@ def agreement(lm: LM, run: Path, *, width: int = 64, quiet: bool = True) -> dict
 
 def compare(judge: str, correct: Sequence[bool], scores: Sequence[float | None]) -> dict[str, Any]:
     """What `agreement` returns, from the verdicts and a judge's scores."""
-    from posterhall.evals.planning.tables import wilson
-
     pairs = [(truth, score >= 0.5) for truth, score in zip(correct, scores, strict=True) if score is not None]
     same = sum(truth == said for truth, said in pairs)
-    low, high = wilson(same, len(pairs)) if pairs else (None, None)
+    interval = wilson(same, len(pairs)) if pairs else None
     return {
         "judge": judge,
         "judged": len(pairs),
         "unread": len(scores) - len(pairs),
         "agreement": same / len(pairs) if pairs else None,
-        "low": low,
-        "high": high,
+        "low": interval and interval.low,
+        "high": interval and interval.high,
         "kappa": kappa(*zip(*pairs, strict=True)) if pairs else None,
         "lenient": sum(said and not truth for truth, said in pairs),
         "strict": sum(truth and not said for truth, said in pairs),

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from scipy import special
 
 from posterhall.evals.planning.scoring import OUTCOMES
-
-
-def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Interval of a share (Wilson 1927): inside [0, 1] and of use for few cases, and for none or all right.
-
-    Raises:
-        ValueError: if there are no cases.
-    """
-    if n < 1:
-        raise ValueError("a share of no cases has no interval")
-    z = float(special.ndtri(0.5 + level / 2))
-    p, z2 = correct / n, z * z / n
-    middle = (p + z2 / 2) / (1 + z2)
-    half = z * math.sqrt(p * (1 - p) / n + z2 / (4 * n)) / (1 + z2)
-    # At none and all right the bound is 0 and 1 exactly, which rounding would miss.
-    return (0.0 if correct == 0 else middle - half), (1.0 if correct == n else middle + half)
+from posterhall.stats import wilson
 
 
 def cells(table: pa.Table, by: Sequence[str]) -> list[dict[str, Any]]:
@@ -54,15 +37,15 @@ def cells(table: pa.Table, by: Sequence[str]) -> list[dict[str, Any]]:
         n, right = int(counts[place].sum()), int(counts[place, 0])
         if not n:
             continue
-        low, high = wilson(right, n)
+        interval = wilson(right, n)
         found.append(
             {
                 **dict(zip(by, value, strict=True)),
                 "n": n,
                 "correct": right,
                 "accuracy": right / n,
-                "low": low,
-                "high": high,
+                "low": interval.low,
+                "high": interval.high,
                 "failures": {
                     name: int(count)
                     for name, count in zip(OUTCOMES[1:], counts[place, 1:], strict=True)
