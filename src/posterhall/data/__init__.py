@@ -1,8 +1,8 @@
 """Reading and representing data: words and documents, tokens and rows, corpora of known truth.
 
 Modules are imported on first use. Word vectors read `posterhall.data.corpus`, `.vocabulary` and
-`.phrases`; language models `.documents`, `.tokenizer`, `.tokens` and `.packing`; alignment `.preference`. `.python_text` is the text
-that every machine with Python has, `.synthetic` is made here.
+`.phrases`; language models `.documents`, `.tokenizer`, `.tokens` and `.packing`, and `.preference` where they
+are aligned. `.python_text` is the text that every machine with Python has, `.synthetic` is made here.
 """
 
 from __future__ import annotations
