@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from posterhall.config import resolve, to_dict
+from posterhall.config import resolve
 from posterhall.errors import UsageError, did_you_mean
 from posterhall.search.settings import SearchSettings
 
@@ -98,7 +98,7 @@ def resolved(
     """
     if preset_name is None:
         return resolve(SearchSettings, file=file, sets=sets, flags=flags)
-    defaults = to_dict(preset(preset_name, task))
+    defaults = vars(preset(preset_name, task))
     kinds = get_type_hints(SearchSettings)
     based = dataclasses.make_dataclass(
         "SearchSettings",
@@ -106,4 +106,4 @@ def resolved(
         bases=(SearchSettings,),
         frozen=True,
     )
-    return SearchSettings(**to_dict(resolve(based, file=file, sets=sets, flags=flags)))
+    return SearchSettings(**vars(resolve(based, file=file, sets=sets, flags=flags)))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import abc
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from posterhall.errors import UsageError
 from posterhall.lm.protocol import Prompt
+
+if TYPE_CHECKING:
+    from posterhall.search.planner.protocol import Domain
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,12 @@ class Task(abc.ABC):
     def choice(self, states: Sequence[State], reply: str) -> int | None:
         """The place, from 0, of the state chosen in a reply to `vote`; None if there is none to be read."""
         raise UsageError(f"the task {self.name} reads no votes")
+
+    # -- planning by modules ----------------------------------------------------------------------
+
+    def domain(self, problem: str) -> Domain:
+        """A problem as a planner of modules sees it (method `map`)."""
+        raise UsageError(f"the task {self.name} tells a planner nothing of its moves; take another method")
 
     # -- without search ---------------------------------------------------------------------------
 

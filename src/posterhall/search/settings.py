@@ -8,7 +8,9 @@ from typing import Literal, get_args, get_type_hints
 
 from posterhall.errors import DataError
 
-Method = Literal["bfs", "dfs", "best-first", "astar", "mcts", "io", "cot", "cot-sc", "best-of", "refine"]
+Method = Literal[
+    "bfs", "dfs", "best-first", "astar", "mcts", "map", "io", "cot", "cot-sc", "best-of", "refine"
+]
 Generator = Literal["propose", "sample"]
 Evaluator = Literal["value", "vote", "logprob", "random", "free"]
 Selection = Literal["greedy", "sample"]
@@ -31,9 +33,10 @@ class SearchSettings:
     method: Method = "bfs"
     """bfs keeps the best `breadth` states of each step (Yao et al. 2023, algorithm 1; also called beam
     search); dfs follows the best child and comes back (algorithm 2); best-first and astar expand the best
-    state anywhere, astar by path cost and what is still to come; mcts is Monte Carlo tree search. Without a
-    tree: io asks for the answer, cot for thoughts and answer, cot-sc takes the most frequent of several,
-    best-of the first that the free checker passes, refine asks again with what the checker said."""
+    state anywhere, astar by path cost and what is still to come; mcts is Monte Carlo tree search; map plans
+    by modules (see `posterhall.search.planner`). Without a tree: io asks for the answer, cot for thoughts and
+    answer, cot-sc takes the most frequent of several, best-of the first that the free checker passes, refine
+    asks again with what the checker said."""
     generator: Generator = "propose"
     """propose: one reply lists many next thoughts; sample: each reply is one thought."""
     proposals: int = 1
@@ -87,7 +90,17 @@ class SearchSettings:
     """Whole answers that io, cot, cot-sc and best-of ask for, >= 1. None: 1 for io and cot, 10 for the others
     (the paper has 100)."""
     rounds: int = 10
-    """Most answers of refine, the first included, >= 1."""
+    """Most answers of refine, the first included, and tries of the actor of map, >= 1."""
+    branches: int = 2
+    """map: moves that the actor proposes, >= 1 (B of Webb et al. 2023)."""
+    lookahead: int = 2
+    """map: moves that are looked ahead, >= 1 (L of Webb et al. 2023)."""
+    without: tuple[str, ...] = ()
+    """map: modules that are left out: decomposer, monitor, search (with predictor and evaluator as far as
+    they serve it), orchestrator."""
+    exact: tuple[str, ...] = ()
+    """map: modules that the problem's own rules play instead of the model: monitor, predictor,
+    orchestrator."""
     temperature: float = 0.7
     """Of all sampling where a task does not say, >= 0."""
     top_p: float = 1.0
@@ -113,6 +126,12 @@ class SearchSettings:
                 raise DataError(f"{name} is {value!r}; allowed are {', '.join(kind)}")
         for name in ("proposals", "votes", "breadth", "states", "expansions", "rounds", "max_tokens"):
             self._at_least(name, 1)
+        for name in ("branches", "lookahead"):
+            self._at_least(name, 1)
+        for name, allowed in _MODULES.items():
+            for module in getattr(self, name):
+                if module not in allowed:
+                    raise DataError(f"{name} names {module!r}; allowed are {', '.join(allowed)}")
         for name in ("steps", "children", "samples"):
             if getattr(self, name) is not None:
                 self._at_least(name, 1)
@@ -137,6 +156,10 @@ class SearchSettings:
         return self.samples if self.samples is not None else 1 if self.method in ("io", "cot") else 10
 
 
+_MODULES = {
+    "without": ("decomposer", "monitor", "search", "orchestrator"),
+    "exact": ("monitor", "predictor", "orchestrator"),
+}
 _CHOICES: dict[str, tuple[str, ...]] = {
     each.name: get_args(kind)
     for each in fields(SearchSettings)

@@ -19,6 +19,7 @@ from posterhall.search.breadth import breadth_first
 from posterhall.search.context import Search
 from posterhall.search.depth import depth_first
 from posterhall.search.mcts import monte_carlo
+from posterhall.search.planner.modular import modular
 from posterhall.search.protocol import Task
 from posterhall.search.settings import Method, SearchSettings
 from posterhall.search.solution import Solution
@@ -30,6 +31,7 @@ METHODS: dict[Method, Callable[[Search], Awaitable[None]]] = {
     "best-first": best_first,
     "astar": a_star,
     "mcts": monte_carlo,
+    "map": modular,
     "io": baselines.direct,
     "cot": baselines.chain,
     "cot-sc": baselines.consistent,

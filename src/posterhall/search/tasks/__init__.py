@@ -1,4 +1,4 @@
-"""Kinds of problems to search on: games of numbers, crosswords, writing, word grids, and a user's own.
+"""Kinds of problems to search on: games of numbers, crosswords, writing, word grids, towers, a user's own.
 
 from posterhall.search import tasks
 
@@ -22,15 +22,17 @@ if TYPE_CHECKING:
     from posterhall.search.tasks.crosswords import Crosswords
     from posterhall.search.tasks.declared import DeclaredTask
     from posterhall.search.tasks.game24 import Game24
+    from posterhall.search.tasks.hanoi import Hanoi
     from posterhall.search.tasks.word_grid import WordGrid
     from posterhall.search.tasks.writing import Writing
 
-__all__ = ["TASKS", "Crosswords", "DeclaredTask", "Game24", "WordGrid", "Writing", "load"]
+__all__ = ["TASKS", "Crosswords", "DeclaredTask", "Game24", "Hanoi", "WordGrid", "Writing", "load"]
 
 TASKS = {
     "game24": "posterhall.search.tasks.game24:Game24",
     "crosswords": "posterhall.search.tasks.crosswords:Crosswords",
     "writing": "posterhall.search.tasks.writing:Writing",
+    "hanoi": "posterhall.search.tasks.hanoi:Hanoi",
     "word-grid": "posterhall.search.tasks.word_grid:WordGrid",
 }
 """Name: where its class is."""

@@ -11,12 +11,13 @@ from posterhall import config
 from posterhall.errors import DataError, UsageError
 from posterhall.search.tasks import compact
 from posterhall.search.tasks.crosswords import BLANK
+from posterhall.search.tasks.hanoi import Towers
 from posterhall.search.tasks.moves import OPERATORS, Numbers, Rules, moves, play, puzzles
 from posterhall.search.tasks.word_grid import Lexicon, compact_lesson
 from posterhall.search.tasks.worked import spaced
 from posterhall.seeds import generator
 
-MAKERS = ("game24", "word-grid", "crosswords")
+MAKERS = ("game24", "word-grid", "crosswords", "hanoi")
 """Tasks that problems can be made for; of crosswords there are a few examples."""
 
 
@@ -69,7 +70,8 @@ def problems(
         task: one of `MAKERS`.
         number: how many, drawn at random; None for all (100 word grids).
         seed: of the draw.
-        sets: settings as key=value: of `NumberPuzzles`, or of `Lexicon` for word grids.
+        sets: settings as key=value: of `NumberPuzzles`, of `Lexicon` for word grids, of `Towers`
+            for hanoi.
         without: problems to be left out.
 
     Raises:
@@ -81,6 +83,8 @@ def problems(
     elif task == "word-grid":
         lexicon = config.resolve(Lexicon, sets=sets, flags={"seed": None}, environ={})
         every = lexicon.puzzles((number or 100) + len(without), seed=seed)
+    elif task == "hanoi":
+        every = config.resolve(Towers, sets=sets, environ={}).all()
     elif task == "crosswords":
         from posterhall.search.tasks.crosswords import examples
 
