@@ -112,6 +112,8 @@ def test_a_chat_is_answered():
     first = reply["choices"][0]
     assert first["message"] == {"role": "assistant", "content": "tant:", "refusal": None}
     assert first["finish_reason"] == "length"
+    assert first["usage"] == {"completion_tokens": 5}
+    assert "usage" not in chat()[1]["choices"][0]
     prompt = len("User: Hello\n\nAssistant:")
     assert reply["usage"] == {"prompt_tokens": prompt, "completion_tokens": 10, "total_tokens": prompt + 10}
 

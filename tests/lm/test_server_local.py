@@ -128,6 +128,8 @@ def test_a_prompt_that_is_too_long_is_the_clients_mistake():
 def test_our_own_client_finds_the_same_model_behind_the_server(lm):
     requests = [Request(each, max_tokens=12, temperature=0.0, logprobs=True) for each in PROMPTS[:5]]
     chat = Request((Message("user", "Hi"),), max_tokens=9, temperature=0.0)
+    # A stop text, so that samples of one request come to different numbers of tokens.
+    several = Request("The sea", max_tokens=20, seed=4, n=6, stop=("e", " "))
     items = [("The sea is", [" deep", " wide"]), ("A cat", [" sat"])]
 
     async def story(_, address):
@@ -136,13 +138,14 @@ def test_our_own_client_finds_the_same_model_behind_the_server(lm):
             return (
                 await remote.agenerate(requests),
                 await remote.agenerate([chat]),
+                await remote.agenerate([several]),
                 await remote.ascore(items),
                 await remote.aembed(["a", "bc"]),
             )
         finally:
             await remote.aclose()
 
-    drawn, talked, scored, vectors = with_server(lm, story)
+    drawn, talked, [choices], scored, vectors = with_server(lm, story)
     for [found], [expected] in zip(drawn, lm.generate(requests), strict=True):
         assert (found.text, found.tokens_in, found.tokens_out) == (
             expected.text, expected.tokens_in, expected.tokens_out
@@ -150,6 +153,9 @@ def test_our_own_client_finds_the_same_model_behind_the_server(lm):
         assert found.finish_reason == expected.finish_reason
         assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
     assert talked[0][0].text == lm.generate([chat])[0][0].text
+    own = [(each.text, each.tokens_out) for each in lm.generate([several])[0]]
+    assert len({tokens for _, tokens in own}) > 1
+    assert [(each.text, each.tokens_out) for each in choices] == own
     for found, expected in zip(scored, lm.score_many(items), strict=True):
         for a, b in zip(found, expected, strict=True):
             assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)

@@ -167,6 +167,7 @@ async def _chat(request: web.Request) -> web.StreamResponse:
             "message": {"role": "assistant", "content": each.text, "refusal": None},
             "logprobs": replies.chat_logprobs(*_tokens(each)) if asked.logprobs else None,
             "finish_reason": replies.finish(each),
+            **replies.own_usage(each, samples),
         }
         for index, each in enumerate(samples)
     ]
@@ -195,7 +196,8 @@ async def _complete(request: web.Request) -> web.StreamResponse:
         for sample in drawn[number]:
             text = prompt + sample.text if asked.echo else sample.text
             logprobs = _completion_logprobs(asked, prompt if asked.echo else "", own, sample)
-            choices.append(_choice(len(choices), text, logprobs, replies.finish(sample)))
+            choice = _choice(len(choices), text, logprobs, replies.finish(sample))
+            choices.append(choice | replies.own_usage(sample, drawn[number]))
     reply = replies.head("text_completion", asked.model)
     reply["choices"] = choices
     reply["usage"] = replies.usage(drawn, () if drawn else read)

@@ -65,6 +65,11 @@ def usage(samples: Iterable[Sequence[Sample]], read: Iterable[Scored] = ()) -> O
     return found
 
 
+def own_usage(sample: Sample, samples: Sequence[Sample]) -> Object:
+    """What a choice says of its own tokens where it is one of several, whose sum alone the API tells."""
+    return {"usage": {"completion_tokens": sample.tokens_out}} if len(samples) > 1 else {}
+
+
 def finish(sample: Sample) -> str:
     """Why a sample ended, in the API's word."""
     return _FINISH[sample.finish_reason]
