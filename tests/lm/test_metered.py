@@ -51,6 +51,19 @@ def test_what_reads_texts_is_counted_as_estimated():
     assert (usage.calls, usage.tokens_in, usage.tokens_estimated) == (2, 5, 5)
 
 
+def test_what_stands_around_a_model_can_what_it_can(tmp_path):
+    class Follows(Counting):
+        enforces_schema = True
+
+        def count(self, texts):
+            return [7 for _ in texts]
+
+    around = stack.connect(Follows(), cache=tmp_path / "cache", log=tmp_path / "log")
+    assert around.enforces_schema
+    assert around.count(["a", "b"]) == [7, 7]
+    assert stack.connect(Counting(), cache=False).count(["a"]) is None
+
+
 @pytest.mark.parametrize("width", [1, 7, 64])
 def test_calls_stop_exactly_at_the_budget(width):
     inner = Counting(pause=0.001)

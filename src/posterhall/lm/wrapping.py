@@ -58,9 +58,13 @@ class Wrapper(LM):
         self.name = inner.name
         self.parameters = inner.parameters
         self.source = inner.source
+        self.enforces_schema = inner.enforces_schema
 
     def fingerprint(self) -> str:
         return self.inner.fingerprint()
+
+    def count(self, texts: Sequence[str]) -> list[int] | None:
+        return self.inner.count(texts)
 
     async def agenerate(self, requests: Sequence[Request]) -> list[list[Sample]]:
         if len(requests) == 1:
