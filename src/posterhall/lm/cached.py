@@ -105,7 +105,7 @@ class Cached(Wrapper):
         if missing or not keys:
             scored = await super().score_one((prompt, [continuations[at] for at in missing]))
             self.store.put(
-                (keys[at], 0, _text(records.scored_json(each)))
+                (keys[at], 0, records.compact(records.scored_json(each)))
                 for at, each in zip(missing, scored, strict=True)
             )
             for at, each in zip(missing, scored, strict=True):
@@ -122,7 +122,7 @@ class Cached(Wrapper):
             if not keys:
                 return vectors
             self.store.put(
-                (keys[at], 0, _text(records.vector_json(vector)))
+                (keys[at], 0, records.compact(records.vector_json(vector)))
                 for at, vector in zip(missing, vectors, strict=True)
             )
             for at, vector in zip(missing, vectors, strict=True):
@@ -144,7 +144,10 @@ class Cached(Wrapper):
         try:
             for first, n in _runs(numbers):
                 samples = await super().generate_one(replace(request, first=first, n=n))
-                rows = [(key, first + i, _text(records.sample_json(each))) for i, each in enumerate(samples)]
+                rows = [
+                    (key, first + i, records.compact(records.sample_json(each)))
+                    for i, each in enumerate(samples)
+                ]
                 self.store.put(rows)
                 for i, sample in enumerate(samples):
                     mine[first + i].set_result(sample)
@@ -189,11 +192,6 @@ class Cached(Wrapper):
     def _tell(self, request: Request, samples: Sequence[Sample]) -> None:
         if self._hit is not None:
             self._hit(request, samples)
-
-
-def _text(value: object) -> str:
-    # Escaped to ASCII: SQLite takes no half of a surrogate pair.
-    return json.dumps(value, separators=(",", ":"))
 
 
 def _runs(numbers: list[int]) -> list[tuple[int, int]]:

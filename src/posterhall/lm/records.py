@@ -16,6 +16,11 @@ from posterhall.lm.protocol import Floats, Message, Prompt, Request, Sample, Sco
 VERSION = 1
 """Of what identifies a request; another one lets go of everything stored under the old."""
 
+# `json.dumps` makes an encoder for each call that is not plain.
+compact = json.JSONEncoder(separators=(",", ":")).encode
+"""A value as JSON without spaces, in ASCII: half of a surrogate pair is no obstacle then."""
+_readable = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
 
 def request_key(request: Request) -> bytes:
     """What a request asks for, but for the model and which samples: SHA-256 (32 bytes) of canonical JSON.
@@ -54,8 +59,7 @@ def under(key: bytes, fingerprint: str) -> bytes:
 
 
 def _digest(parts: list[Any]) -> bytes:
-    # Escaped to ASCII, so that half of a surrogate pair is no obstacle.
-    return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode("ascii")).digest()
+    return hashlib.sha256(compact(parts).encode("ascii")).digest()
 
 
 def _prompt(prompt: Prompt) -> Any:
@@ -179,6 +183,6 @@ def numbers_from(values: Sequence[float | None]) -> tuple[float, ...]:
 def line(value: Any) -> bytes:
     """A value as one line of JSON, in UTF-8."""
     try:
-        return (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+        return (_readable(value) + "\n").encode()
     except UnicodeEncodeError:  # half of a surrogate pair
-        return (json.dumps(value, separators=(",", ":")) + "\n").encode()
+        return (compact(value) + "\n").encode()
