@@ -78,6 +78,8 @@ class HttpLM(LM):
             weakref.WeakKeyDictionary()
         )
         self._requests = self._tokens_in = self._tokens_out = 0
+        how = {name: getattr(self.settings, name) for name in ("text", "fan_out", "extra")}
+        self._fingerprint = f"http:{self.address.identity}:{digest(how)[:16]}"
 
     def with_model(self, model: str) -> HttpLM:
         """Another model of the same server, within the same limits and over the same connections."""
@@ -89,8 +91,7 @@ class HttpLM(LM):
 
     def fingerprint(self) -> str:
         """Server, model, and those settings on which replies depend."""
-        how = {name: getattr(self.settings, name) for name in ("text", "fan_out", "extra")}
-        return f"http:{self.address.identity}:{digest(how)[:16]}"
+        return self._fingerprint
 
     def record(self) -> dict[str, Any]:
         """For a run's record: where and how was really asked, and what it took.
