@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from posterhall.lm.cached import Cached
     from posterhall.lm.connection import connect
     from posterhall.lm.echo import EchoLM
-    from posterhall.lm.http import HttpLM
+    from posterhall.lm.http import HttpLM, HttpSettings, ServerError
     from posterhall.lm.local import LocalLM
     from posterhall.lm.metered import Budget, Meter, Metered, Usage
     from posterhall.lm.protocol import LM, Message, Request, Sample, Scored, Unsupported
@@ -46,6 +46,7 @@ __all__ = [
     "Connected",
     "EchoLM",
     "HttpLM",
+    "HttpSettings",
     "LocalLM",
     "Log",
     "Message",
@@ -57,6 +58,7 @@ __all__ = [
     "Sample",
     "Scored",
     "ScriptedLM",
+    "ServerError",
     "Store",
     "Unsupported",
     "Usage",
@@ -72,6 +74,7 @@ _PLACES = {
     "Connected": "stack",
     "EchoLM": "echo",
     "HttpLM": "http",
+    "HttpSettings": "http",
     "LocalLM": "local",
     "Log": "recorded",
     "Message": "protocol",
@@ -83,6 +86,7 @@ _PLACES = {
     "Sample": "protocol",
     "Scored": "protocol",
     "ScriptedLM": "scripted",
+    "ServerError": "http",
     "Store": "store",
     "Unsupported": "protocol",
     "Usage": "metered",
