@@ -1,8 +1,8 @@
-"""Evaluation of models: few-shot tasks, each item scored by every metric that one pass can give.
+"""Evaluation of models: few-shot tasks, each item scored by every metric that one pass can give; planning.
 
 Modules are imported on first use: `posterhall.evals.tasks` (what a task is, and its files), `.shots`,
 `.items` (the scores of an item), `.scores` (over items), `.jobs` (an evaluation as a run), `.harness`
-(the tasks of lm-evaluation-harness).
+(the tasks of lm-evaluation-harness), `.planning` (on graphs that are told in words).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__all__ = ["harness", "items", "jobs", "scores", "shots", "tasks"]
+__all__ = ["harness", "items", "jobs", "planning", "scores", "shots", "tasks"]
 
 
 def __getattr__(name: str) -> ModuleType:
