@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from posterhall.cli import eval_arena, eval_planning
+from posterhall.cli import eval_arena, eval_judge, eval_planning
 from posterhall.cli.output import (
     ConfigFile,
     Json,
@@ -25,6 +25,7 @@ from posterhall.errors import UsageError
 app = typer.Typer(help="Evaluate a model on tasks.", no_args_is_help=True)
 app.command("planning")(eval_planning.planning)
 app.command("arena")(eval_arena.arena)
+app.command("judge")(eval_judge.judge)
 
 
 @app.callback()

@@ -207,9 +207,9 @@ def _counts(
     prompts, prompt = np.unique(games.question, return_inverse=True) if by_prompt else (np.zeros(1), 0)
     place = prompt * 2 * m + pair
     size = len(prompts) * 2 * m
-    counts: Floats = np.bincount(place, of_i, size) + np.bincount(place + m, 1 - of_i, size)
+    counts = np.bincount(place, of_i, size) + np.bincount(place + m, 1 - of_i, size)
     cells = (pairs % players * players + pairs // players).astype(np.int64)
-    return pairs, cells, counts.reshape(len(prompts), 2 * m).astype(np.float64)
+    return pairs, cells, np.asarray(counts, dtype=np.float64).reshape(len(prompts), 2 * m)
 
 
 def _table(
