@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from posterhall.cli import train_dpo
 from posterhall.cli.output import (
     ConfigFile,
     Json,
@@ -153,6 +154,9 @@ def lm(
         emit_json(result)
         return
     emit_table(_lines(result))
+
+
+app.command()(train_dpo.dpo)
 
 
 def _lines(result: dict[str, object]) -> list[tuple[str, str]]:

@@ -27,7 +27,7 @@ TooLong = Literal["refuse", "cut_prompt"]
 Comparison = Literal["pairs", "rankings"]
 Layout = Literal["trees", "rows"]
 
-MERGED, LONG, CUT = "a token across the end of the prompt", "too long", "prompt cut"
+MERGED, LONG = "a token across the end of the prompt", "too long"
 _BATCH = 1024
 
 
@@ -44,9 +44,11 @@ class PreferenceTokens:
     items: NDArray[np.int64]
     """(items, K) indices of answers, the best first, -1 behind the last; K is 2 for pairs."""
     refused: Counter[str] = field(default_factory=Counter)
-    """Rows left out, by reason; "prompt cut" counts rows that are kept."""
+    """Rows left out, by reason."""
     first: dict[str, str] = field(default_factory=dict)
     """Where the first of each is."""
+    cut: int = 0
+    """Rows whose prompt lost its beginning."""
 
     @cached_property
     def digest(self) -> str:
@@ -134,6 +136,7 @@ class _Builder:
         self._answers: dict[tuple[int, bytes], int] = {}
         self._items: list[list[int]] = []
         self._refused: Counter[str] = Counter()
+        self._cut = 0
         self._first: dict[str, str] = {}
 
     def add(self, rows: Sequence[Preference], tokenizer: Tokenizer) -> None:
@@ -161,7 +164,7 @@ class _Builder:
             if self._too_long == "refuse" or room < 1 + len(self._start):
                 self._note(LONG, row)
                 return
-            self._note(CUT, row)
+            self._cut += 1
             kept = room - len(self._start)
             prompt = np.concatenate((self._start, prompt[len(prompt) - kept :]))
         if self._compare == "rankings" and row.tied:
@@ -206,6 +209,7 @@ class _Builder:
             items=items,
             refused=self._refused,
             first=self._first,
+            cut=self._cut,
         )
 
 

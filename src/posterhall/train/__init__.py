@@ -11,6 +11,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from posterhall.train.dpo import PreferenceObjective, train_dpo
+    from posterhall.train.dpo_settings import DpoSettings
     from posterhall.train.language import next_token
     from posterhall.train.lm import train_lm
     from posterhall.train.lm_settings import LmSettings
@@ -21,12 +23,15 @@ if TYPE_CHECKING:
 _MODULES = (
     "checkpoint",
     "distributed",
+    "dpo",
+    "dpo_settings",
     "language",
     "lm",
     "lm_settings",
     "loop",
     "metrics",
     "optimiser",
+    "references",
     "schedule",
     "settings",
     "small",
@@ -34,24 +39,30 @@ _MODULES = (
     "table",
 )
 _NAMES = {
+    "DpoSettings": "dpo_settings",
     "LmSettings": "lm_settings",
+    "PreferenceObjective": "dpo",
     "SmallSettings": "small",
     "TrainSettings": "settings",
     "Trained": "loop",
     "fit": "loop",
     "next_token": "language",
     "small_model": "small",
+    "train_dpo": "dpo",
     "train_lm": "lm",
 }
 
 __all__ = [
+    "DpoSettings",
     "LmSettings",
+    "PreferenceObjective",
     "SmallSettings",
     "TrainSettings",
     "Trained",
     "fit",
     "next_token",
     "small_model",
+    "train_dpo",
     "train_lm",
 ]
 

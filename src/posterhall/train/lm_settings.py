@@ -89,7 +89,7 @@ class LmSettings(TrainSettings):
         )
 
 
-def finished(directory: Path, settings: LmSettings) -> dict[str, Any] | None:
+def finished(directory: Path, settings: TrainSettings) -> dict[str, Any] | None:
     """What came out of the run there, if it is finished.
 
     Raises:

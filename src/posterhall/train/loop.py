@@ -27,7 +27,7 @@ from posterhall.train import checkpoint, distributed
 from posterhall.train.metrics import Metrics
 from posterhall.train.optimiser import adamw
 from posterhall.train.schedule import rate
-from posterhall.train.settings import TrainSettings
+from posterhall.train.settings import Precision, TrainSettings
 
 CHECKPOINT, BEST = "state.safetensors", "best.safetensors"
 
@@ -275,7 +275,7 @@ class _Training:
             if hasattr(self.model, "draws"):  # dropout follows from the place of the pass in the training
                 self.model.draws = (state.step * settings.accumulate + number) * world.size + world.rank
             with distributed.synchronised(self.module, number == len(passes) - 1):
-                with self._autocast():
+                with autocast(self.settings.dtype, self.device):
                     loss, said = self.module(batch)
                 weight = said.get("tokens", 1) if size else 0
                 (loss if alone else loss * weight).backward()
@@ -323,15 +323,6 @@ class _Training:
             name: torch.as_tensor(array).to(self.device, non_blocking=True) for name, array in arrays.items()
         }
 
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        wanted = self.settings.dtype
-        if wanted == "auto":
-            able = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-            wanted = "bfloat16" if able else "float32"
-        if wanted == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
-
     def _evaluate(self, metrics: Metrics) -> None:
         state = self.state
         evaluate = self.evaluate
@@ -356,7 +347,7 @@ class _Training:
         others: dict[str, Any] = {}
         for at in range(0, data.items, batch):
             first, count = self.where.share(at, min(batch, data.items - at))
-            with self._autocast():
+            with autocast(self.settings.dtype, self.device):
                 loss, said = self.plain(self._batch(first if count else 0, max(count, 1), data))
             tokens = said.get("tokens", 1) if count else 0
             if count:
@@ -395,6 +386,16 @@ def _add(sums: dict[str, Any], said: Mapping[str, Any], weight: Any) -> None:
     for name, value in said.items():
         if name not in ("tokens", "nll_sum"):
             sums[name] = sums.get(name, 0.0) + value * weight
+
+
+def autocast(wanted: Precision, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """In which passes compute in the precision of `TrainSettings.dtype`."""
+    if wanted == "auto":
+        able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        wanted = "bfloat16" if able else "float32"
+    if wanted == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,162 @@
+"""`posterhall train dpo`: a model from preferences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from posterhall.cli.output import (
+    ConfigFile,
+    Json,
+    Quiet,
+    Resume,
+    Seed,
+    Sets,
+    Threads,
+    emit_json,
+    emit_table,
+)
+
+
+def dpo(
+    model: Annotated[
+        str, typer.Argument(help="The model to train: a directory, a run, or an id of the hub.")
+    ],
+    pairs: Annotated[
+        list[str],
+        typer.Argument(help="Preferences: .jsonl, .parquet; prompt, chosen and rejected, or HH, SHP, ..."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run directory; the model is artifacts/model.")],
+    held_out: Annotated[
+        list[str] | None, typer.Option("--eval", help="Held-out preferences; may be repeated.")
+    ] = None,
+    eval_fraction: Annotated[
+        float | None, typer.Option("--eval-fraction", help="Without --eval: prompts to hold out [0.05].")
+    ] = None,
+    eval_every: Annotated[
+        int | None, typer.Option("--eval-every", help="Steps between evaluations [0: only at the end].")
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            "--loss",
+            help="dpo, robust, ipo, hinge, plackett_luce, kto, simpo, orpo, preferred_ft, unlikelihood "
+            "[dpo].",
+        ),
+    ] = None,
+    beta: Annotated[float | None, typer.Option("--beta", help="Tie to the reference [0.1].")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate [1e-6].")] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", help="Comparisons a pass, over all processes [8].")
+    ] = None,
+    accumulate: Annotated[int | None, typer.Option("--accumulate", help="Passes a step [8].")] = None,
+    epochs: Annotated[float | None, typer.Option("--epochs", help="Length in passes over them [1].")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Length in steps.")] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or auto [auto].")] = None,
+    seed: Seed = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ... [an accelerator].")] = None,
+    threads: Threads = None,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", help="Keep the reference's answers here, for several runs.")
+    ] = None,
+    checkpoint_seconds: Annotated[
+        float, typer.Option("--checkpoint-seconds", min=0.0, help="Time between checkpoints.")
+    ] = 300.0,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write TensorBoard events into the run.")
+    ] = False,
+    resume: Resume = False,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model on preferences (DPO and its rivals); its reference is itself, before.
+
+    All other settings (label_smoothing, boundary, too_long, warmup, ...) go through --set. logp_chosen may
+    fall while the model gets better: the margin to logp_rejected is what is trained.
+    """
+    import os
+
+    from posterhall import config as settings_room
+    from posterhall.devices import cores, limit_threads
+    from posterhall.train.dpo_settings import DpoSettings
+
+    settings = settings_room.resolve(
+        DpoSettings,
+        file=config,
+        sets=sets or (),
+        flags={
+            "eval_fraction": eval_fraction,
+            "eval_every": eval_every,
+            "loss": loss,
+            "beta": beta,
+            "lr": lr,
+            "batch": batch,
+            "accumulate": accumulate,
+            "epochs": epochs,
+            "steps": steps,
+            "dtype": dtype,
+            "seed": seed,
+        },
+    )
+    beside_us = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    with limit_threads(threads or max(1, cores() // beside_us)):
+        from posterhall.train.dpo import train_dpo  # torch, which takes its number of threads on loading
+
+        result = train_dpo(
+            settings,
+            model,
+            [Path(each) for each in pairs],
+            out,
+            held_out=[Path(each) for each in held_out or ()],
+            device=device,
+            cache=cache,
+            checkpoint_seconds=checkpoint_seconds,
+            tensorboard=tensorboard,
+            resume=resume,
+            quiet=quiet,
+        )
+    if result is None:  # another process tells
+        return
+    if json:
+        emit_json(result)
+        return
+    emit_table(_lines(result))
+
+
+def _lines(result: dict[str, Any]) -> list[tuple[str, str]]:
+    from posterhall.progress import duration, quantity
+
+    def told(of: dict[str, float]) -> str:
+        said = [f"{name} {of[name]:.4g}" for name in of]
+        return f"  ({', '.join(said)})" if said else ""
+
+    lines = [
+        ("model", result["model"]),
+        (
+            "preferences",
+            f"{result['comparisons']:,} comparisons of {result['answers']:,} answers to "
+            f"{result['prompts']:,} prompts; {result['contradictions']:,} contradict another",
+        ),
+    ]
+    if result["refused"]:
+        lines.append(("refused", "; ".join(f"{n:,} {reason}" for reason, n in result["refused"].items())))
+    if result["cut_prompts"]:
+        lines.append(("cut", f"the beginning of {result['cut_prompts']:,} prompts"))
+    lines.append(("trained", f"{result['seen']:,} comparisons in {result['steps']:,} steps"))
+    if result["start_loss"] is not None:
+        lines.append(("start", f"DPO's loss {result['start_loss']:.7f} (ln 2 is 0.6931472)"))
+    lines.append(("train loss", f"{result['train_loss']:.4f}{told(result['train'])}"))
+    if result["loss"] is not None:
+        lines.append(("held-out loss", f"{result['loss']:.4f}{told(result['eval'])}"))
+    lines += [
+        (
+            "speed",
+            f"{quantity(result['comparisons_per_second'])} comparisons/s, {duration(result['seconds'])}",
+        ),
+        ("run", result["run"]),
+    ]
+    return lines
