@@ -72,11 +72,12 @@ class LocalLM(LM):
         prefix_bytes: int = PREFIX_BYTES,
         batch: int = BATCH,
     ) -> None:
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise DataError(
-                f"the tokeniser has {tokenizer.vocab_size} tokens and the model knows "
-                f"{model.config.vocab_size}; are they of the same checkpoint?"
-            )
+        for each in (model, *(() if draft is None else (draft.model,))):
+            if tokenizer.vocab_size > each.config.vocab_size:
+                raise DataError(
+                    f"the tokeniser has {tokenizer.vocab_size} tokens and the model knows "
+                    f"{each.config.vocab_size}; are they of the same checkpoint?"
+                )
         self.name = name
         self.model = model
         model.eval()

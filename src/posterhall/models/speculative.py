@@ -230,6 +230,7 @@ class Speculative(Batch):
             of_row = {place: i for i, place in enumerate(index)}
             settings = [self.rows[at].sampling for at in drawn for _ in range(starts[at], starts[at + 1])]
             own = chances(logits[torch.tensor(index, device=logits.device)], settings)
+            large, small = self._agreement(own, of_row, starts, drawn, proposals)
         said: list[list[int]] = []
         rests: list[tuple[int, torch.Tensor, float]] = []
         for at, (row, proposal) in enumerate(zip(self.rows, proposals, strict=True)):
@@ -239,9 +240,8 @@ class Speculative(Batch):
                 if row.sampling.is_greedy:
                     right = favourites[start + step] == token
                 else:
-                    large = float(own[of_row[start + step], token])
-                    small = float(proposal.chances[step][token])
-                    right = course.number(len(row.ids) + step, _TEST) * small < large
+                    number = course.number(len(row.ids) + step, _TEST)
+                    right = number * small[start + step] < large[start + step]
                 if not right:
                     break
                 tokens.append(token)
@@ -264,6 +264,25 @@ class Speculative(Batch):
             for (at, _, _), token in zip(rests, found, strict=True):
                 said[at].append(token)
         return said
+
+    @staticmethod
+    def _agreement(
+        own: torch.Tensor,
+        of_row: dict[int, int],
+        starts: Sequence[int],
+        drawn: Sequence[int],
+        proposals: Sequence[_Proposal],
+    ) -> tuple[dict[int, float], dict[int, float]]:
+        """By place: what the large and the small model gave the token that was drafted there."""
+        places = [starts[at] + step for at in drawn for step in range(len(proposals[at].tokens))]
+        if not places:
+            return {}, {}
+        tokens = torch.tensor([token for at in drawn for token in proposals[at].tokens], device=own.device)
+        drafted = torch.stack([each for at in drawn for each in proposals[at].chances])
+        index = torch.tensor([of_row[place] for place in places], device=own.device)
+        large = own[index, tokens].tolist()
+        small = drafted.gather(-1, tokens[:, None])[:, 0].tolist()
+        return dict(zip(places, large, strict=True)), dict(zip(places, small, strict=True))
 
     def _note_all(self, logits: torch.Tensor, said: Sequence[Sequence[int]], valid: Sequence[int]) -> None:
         wanted: list[tuple[int, int]] = []
@@ -377,8 +396,10 @@ class _Drafts(Batch):
         self._make_room(sizes)
         padded = [[*each, *[0] * (width - len(each))] for each in feeds]
         device = self.model.device
+        # A token that the small model does not know cannot be right to it; its guess need not be good.
+        ids = torch.tensor(padded, device=device).clamp_(max=self.model.config.vocab_size - 1)
         hidden = self.model.hidden(
-            torch.tensor(padded, device=device),
+            ids,
             cache=self._cache,
             valid=None if min(sizes) == width else sizes,
         )
