@@ -197,6 +197,18 @@ def test_a_run_on_a_server_that_is_killed_asks_it_no_more_than_what_was_under_wa
     assert [row["reply"] for row in rows] == [f"Say: document {i}" for i in range(80)]
 
 
+def test_the_run_says_what_the_model_tells_of_where_it_was_asked(docs, tmp_path):
+    class Far(Counting):
+        def record(self):
+            return {"base_url": "http://there/v1", "tries": 3}
+
+    result = ask(Far(), docs, tmp_path / "run")
+    assert read_manifest(tmp_path / "run")["facts"] == {**result, "server": Far().record()}
+    assert ask(Far(), docs, tmp_path / "run", resume=True) == result
+    ask(Counting(), docs, tmp_path / "near")
+    assert "server" not in read_manifest(tmp_path / "near")["facts"]
+
+
 def test_a_torn_last_line_is_asked_for_again(docs, tmp_path):
     with pytest.raises(BudgetExceeded):
         ask(Counting(), docs, tmp_path / "run", budget=Budget(calls=20), concurrency=1)

@@ -16,7 +16,7 @@ from posterhall.evals.items import Row, ask
 from posterhall.evals.scores import Rows, as_line, long_rows, overall, summarise
 from posterhall.evals.shots import Plan, plan
 from posterhall.evals.tasks import Task
-from posterhall.lm.protocol import LM, wait
+from posterhall.lm.protocol import LM, server_facts, wait
 from posterhall.progress import Progress
 from posterhall.runs import Run, atomic_file, is_run, read_manifest, write_atomic
 
@@ -155,7 +155,7 @@ def evaluate(
         result, rows = _work(lm, plans, settings, run, quiet)
         _write(run, lm, plans, rows, settings, result)
         run.checkpoint(_BATCHES).unlink(missing_ok=True)
-        run.finish(model=lm.name, tasks=len(result["tasks"]), mean=result["mean"])
+        run.finish(model=lm.name, tasks=len(result["tasks"]), mean=result["mean"], **server_facts(lm))
     return result
 
 

@@ -24,7 +24,7 @@ from posterhall.errors import DataError
 from posterhall.lm import parsing, records
 from posterhall.lm.flow import each
 from posterhall.lm.metered import Usage, money
-from posterhall.lm.protocol import Message, Prompt, Request, Sample, wait
+from posterhall.lm.protocol import Message, Prompt, Request, Sample, server_facts, wait
 from posterhall.lm.rows import Row, rows
 from posterhall.lm.stack import Connected
 from posterhall.lm.template import Template
@@ -243,7 +243,7 @@ def run(
     file = out if out.suffix == ".jsonl" else None
     directory = out.with_suffix(".run") if file is not None else out
     if resume and is_run(directory) and (done := read_manifest(directory))["status"] == "done":
-        return dict(done["facts"])
+        return {name: value for name, value in done["facts"].items() if name != "server"}
     if file is not None and file.exists() and not is_run(directory):
         raise DataError(f"{file} exists; write to another file")
     total = _checked(paths, settings)
@@ -277,7 +277,7 @@ def run(
             "how": dict(sorted(journal.counts.by_rung.items())),
             "usage": dataclasses.asdict(lm.meter.usage),
         }
-        kept.finish(**result)
+        kept.finish(**result, **server_facts(lm))
         journal.path.unlink()
     return result
 

@@ -187,6 +187,11 @@ class LM(abc.ABC):
         another server). Never holds a key."""
         return f"{type(self).__name__}:{self.name}"
 
+    def record(self) -> dict[str, Any]:
+        """Where and how was really asked, for a run's record; empty where there is no more to tell than the
+        name. Never holds a key."""
+        return {}
+
     def count(self, texts: Sequence[str]) -> list[int] | None:
         """Tokens of each text, by the model's own tokeniser; None if it is not at hand."""
         return None
@@ -285,6 +290,12 @@ def cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:
     """Text before the first stop text in it, and whether there was one."""
     ends = [at for each in stop if (at := text.find(each)) >= 0]
     return (text[: min(ends)], True) if ends else (text, False)
+
+
+def server_facts(lm: LM) -> dict[str, Any]:
+    """What a run says of the model beyond its name, as further facts: `server`, or nothing."""
+    record = lm.record()
+    return {"server": record} if record else {}
 
 
 # -- the synchronous face ---------------------------------------------------------------------------

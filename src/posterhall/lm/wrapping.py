@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from posterhall.errors import PosterhallError
 from posterhall.lm.flow import caller, gather
@@ -62,6 +62,9 @@ class Wrapper(LM):
 
     def fingerprint(self) -> str:
         return self.inner.fingerprint()
+
+    def record(self) -> dict[str, Any]:
+        return self.inner.record()
 
     def count(self, texts: Sequence[str]) -> list[int] | None:
         return self.inner.count(texts)

@@ -18,7 +18,7 @@ from posterhall.config import plain, to_dict
 from posterhall.errors import DataError, Interrupted
 from posterhall.lm.flow import each
 from posterhall.lm.metered import Meter, Metered, Usage
-from posterhall.lm.protocol import LM, wait
+from posterhall.lm.protocol import LM, server_facts, wait
 from posterhall.progress import Progress
 from posterhall.runs import Run, write_atomic
 from posterhall.search.journal import UTF8, Journaled
@@ -192,7 +192,8 @@ async def asolve_all(
             await journal.aclose()
         write_atomic(path, b"".join(_line(number, each) for number, each in enumerate(solutions)))
         report = Report(solutions, meter.usage - before, run.elapsed(), run.path)
-        run.finish(**{name: value for name, value in report.to_dict().items() if name != "run"})
+        facts = {name: value for name, value in report.to_dict().items() if name != "run"}
+        run.finish(**facts, **server_facts(lm))
     return report
 
 
