@@ -117,6 +117,22 @@ def test_a_longer_text_begins_as_a_shorter_one():
     assert all(say(size) == whole[:size] for size in range(1, 20))
 
 
+def test_in_a_large_batch_greedy_rows_do_without_drafts_and_others_do_not():
+    model = decoder("grouped", seed=1, max_length=40)
+    draft = Draft(model, rows=3, cost=0.01)
+    for sampling, drafts in ((Sampling(0.0), False), (Sampling(1.0), True)):
+        batch = batch_of(model, draft)
+        with torch.no_grad():
+            batch.join([Row([i], max_new_tokens=30, sampling=sampling) for i in range(4)])
+            batch.step()
+        assert (batch.counts.proposed > 0) == drafts
+        with torch.no_grad():
+            batch.leave(batch.rows[:1])
+            before = batch.counts.proposed
+            batch.step()
+        assert batch.counts.proposed > before
+
+
 def test_rows_leave_and_stop_in_the_middle_of_a_draft():
     model = decoder("grouped", seed=1, max_length=40)
     [free] = finish(batch_of(model, Draft(model)), [Row([3], max_new_tokens=20, sampling=Sampling(0.0))])
@@ -258,7 +274,7 @@ def test_another_tokeniser_is_refused(checkpoints):
 
 def test_a_model_with_a_draft_answers_as_without(checkpoints):
     plain = connect(checkpoints / "large")
-    drafted = connect(checkpoints / "large", draft=checkpoints / "small")
+    drafted = connect(checkpoints / "large", draft=checkpoints / "small", batch=4)
     assert isinstance(drafted, LocalLM)
     requests = [
         Request("ab" * i, max_tokens=30, temperature=0.0, stop=("e",), logprobs=True) for i in range(1, 9)
