@@ -245,7 +245,10 @@ def test_an_id_of_the_hub_is_fetched_without_pickles(tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     assert load("someone/tiny").config.dim == 24
-    assert asked == {"name": "someone/tiny", "patterns": ["*.json", "*.safetensors", "tokenizer*"]}
+    assert asked == {
+        "name": "someone/tiny",
+        "patterns": ["*.json", "*.safetensors", "tokenizer*", "*.jinja", "merges.txt", "vocab.txt"],
+    }
 
     def fail(name, *, allow_patterns):
         raise OSError("404 not found\nmore")
