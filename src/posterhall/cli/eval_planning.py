@@ -51,7 +51,17 @@ def planning(
     intervention: Annotated[
         str | None,
         typer.Option(
-            "--intervention", help="none, bfs, dfs: a hint; hub: the hub is asked for first [none]."
+            "--intervention",
+            help="none, bfs, dfs: a hint; hub: the hub is asked for first; tot: searched for step by step; "
+            "map: planned by modules [none].",
+        ),
+    ] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--search",
+            metavar="KEY=VALUE",
+            help="With tot and map: a setting of the search, as breadth=3; may be repeated.",
         ),
     ] = None,
     wording: Annotated[
@@ -148,6 +158,7 @@ def planning(
             "repeats": repeats,
             "temperatures": temperature or None,
             "intervention": intervention,
+            "search": search or None,
             "wording": wording,
             "turns": turns,
             "max_tokens": max_tokens,

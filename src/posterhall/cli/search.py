@@ -48,7 +48,9 @@ def solve(
     model: asking.Model,
     method: Annotated[
         str | None,
-        typer.Option(help="bfs, dfs, best-first, astar, mcts, io, cot, cot-sc, best-of or refine [bfs]."),
+        typer.Option(
+            help="bfs, dfs, best-first, astar, mcts, map, io, cot, cot-sc, best-of or refine [bfs]."
+        ),
     ] = None,
     breadth: Annotated[int | None, typer.Option("--breadth", "-b", help="States kept a step [5].")] = None,
     proposals: Annotated[int | None, typer.Option(help="Replies of the generator a state [1].")] = None,
@@ -199,7 +201,7 @@ def tasks_(
 
 @app.command()
 def problems(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="game24, word-grid or crosswords.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="game24, word-grid, crosswords or hanoi.")],
     number: Annotated[
         int | None, typer.Option("--number", "-n", min=1, help="How many, drawn at random [all].")
     ] = None,
@@ -215,7 +217,8 @@ def problems(
     """Make problems that have a solution, one a line, or lessons about them.
 
     --set: for game24 target, count, operators, modulus, low, high; for word-grid size, letters, clues,
-    candidates, seed (of the lexicon).
+    candidates, seed (of the lexicon);
+    for hanoi disks.
     """
     import json as json_format
 

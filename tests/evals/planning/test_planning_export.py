@@ -77,7 +77,7 @@ def test_text_domains_are_continued(tmp_path):
 
 
 def test_what_cannot_be_a_task_is_refused_and_nothing_overwritten(tmp_path):
-    with pytest.raises(UsageError, match="two turns"):
+    with pytest.raises(UsageError, match="several turns"):
         write(settings(intervention="hub"), tmp_path / "tasks")
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(DataError, match="not empty"):

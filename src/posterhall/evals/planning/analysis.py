@@ -84,14 +84,14 @@ def analyse(table: pa.Table, *, terms: Sequence[str] | None = None, coding: str 
     """
     if coding not in ("sum", "treatment"):
         raise DataError(f"coding is {coding!r}; allowed are sum and treatment")
-    factors = {name: _factor(table, name) for name in FACTORS[:8]}
+    factors = {name: factor(table, name) for name in FACTORS[:8]}
     wanted = list(TERMS if terms is None else terms)
     if any(part in FACTORS[8:] for term in wanted for part in term.split(":")):
         table = table.filter(pc.field("distance") >= 0)
         if not len(table):
             raise DataError("distance and crosses_bridge are of questions for a path, and there is none")
-        factors = {name: _factor(table, name) for name in FACTORS}
-    varied = {name for name, factor in factors.items() if len(factor.levels) > 1}
+        factors = {name: factor(table, name) for name in FACTORS}
+    varied = {name for name, each in factors.items() if len(each.levels) > 1}
     unknown = [part for term in wanted for part in term.split(":") if part not in factors]
     tested = wanted if unknown else [t for t in wanted if set(t.split(":")) <= varied]
     used = {part for term in tested for part in term.split(":")}
@@ -119,7 +119,8 @@ def taxonomy(cells: Sequence[dict[str, Any]]) -> list[str]:
     return [name for name in OUTCOMES if name in found or name == "correct"]
 
 
-def _factor(table: pa.Table, name: str) -> Factor:
+def factor(table: pa.Table, name: str) -> Factor:
+    """A column as a factor, its levels in the order in which they first occur."""
     encoded = table[name].combine_chunks().dictionary_encode(null_encoding="encode")
     return Factor(tuple(encoded.dictionary.to_pylist()), encoded.indices.to_numpy().astype(np.int64))
 
@@ -168,8 +169,8 @@ def _bridges(table: pa.Table) -> list[dict[str, Any]]:
     found = _in_clusters(table)
     if not len(found):
         return []
-    factors = {name: _factor(found, name) for name in ("graph", "distance", "crosses_bridge")}
-    varied = [name for name, factor in factors.items() if len(factor.levels) > 1]
+    factors = {name: factor(found, name) for name in ("graph", "distance", "crosses_bridge")}
+    varied = [name for name, each in factors.items() if len(each.levels) > 1]
     cells = Cells.of({name: factors[name] for name in varied}, found["correct"].to_numpy())
     return [_told(step) for step in deviance_table(cells, varied)]
 

@@ -37,10 +37,13 @@ def write(settings: PlanningSettings, directory: Path) -> dict[str, Any]:
 
     Raises:
         DataError: if the directory is not empty.
-        UsageError: for the hub intervention, which takes two turns, or if there is nothing to ask.
+        UsageError: for hub, tot and map, which take several turns, or if there is nothing to ask.
     """
-    if settings.intervention == "hub":
-        raise UsageError("the hub intervention takes two turns; a task of lm-evaluation-harness has one")
+    if settings.intervention in ("hub", "tot", "map"):
+        raise UsageError(
+            f"the intervention {settings.intervention} takes several turns; a task of lm-evaluation-harness "
+            "has one"
+        )
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise DataError(f"{directory} is there and not empty; choose another directory")
     settings = replace(settings, turns="1", temperatures=settings.temperatures[:1])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
@@ -19,13 +19,15 @@ from posterhall.evals.planning.conditions import CONDITIONS, Item, make
 from posterhall.evals.planning.domains import PACKS, PAPER
 from posterhall.evals.planning.domains import load as load_domain
 from posterhall.evals.planning.families import FAMILIES
-from posterhall.evals.planning.prompts import Conversation, Intervention, Turns, Wording, converse
+from posterhall.evals.planning.prompts import Conversation, Turns, Wording, converse
+from posterhall.evals.planning.walks import THINKING, walk
 from posterhall.lm import flow
-from posterhall.lm.protocol import LM, Request, wait
+from posterhall.lm.protocol import LM, Request, server_facts, wait
 from posterhall.progress import Progress
 from posterhall.runs import Run, is_run, read_manifest, write_atomic
 from posterhall.seeds import derive, generator
 
+Intervention = Literal["none", "bfs", "dfs", "hub", "tot", "map"]
 KIND = "eval planning"
 SCORES = "scores.json"
 _REPLIES = "replies.jsonl"
@@ -47,7 +49,11 @@ class PlanningSettings:
     temperatures: tuple[float, ...] = (0.0, 0.5, 1.0)
     """Each >= 0; the paper's three."""
     intervention: Intervention = "none"
-    """bfs or dfs: a description of that search is added; hub: the hub is asked for first."""
+    """bfs or dfs: a description of that search is added; hub: the hub is asked for first; tot: the path is
+    searched for, a step a thought (Yao et al. 2023); map: planned by modules (Webb et al. 2023). The last two
+    are told of changes at once, and asked for paths only."""
+    search: tuple[str, ...] = ()
+    """With tot and map: settings of the search, as breadth=3 or without=[monitor]."""
     wording: Wording = "pairs"
     """pairs: every edge is told; groups: clusters "are all connected to each other", judged both ways."""
     turns: Turns = "auto"
@@ -76,6 +82,12 @@ class PlanningSettings:
                 raise DataError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not all(0 <= temperature < 100 for temperature in self.temperatures):
             raise DataError(f"temperatures is {list(self.temperatures)}; each must be 0 or above")
+        if self.intervention not in get_args(Intervention):
+            raise DataError(
+                f"intervention is {self.intervention!r}; allowed are {', '.join(get_args(Intervention))}"
+            )
+        if self.search and self.intervention not in THINKING:
+            raise DataError(f"search is {list(self.search)}, which goes with intervention tot or map")
         if not 0 < self.top_p <= 1:
             raise DataError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
         if not 0 <= self.step_cost < float("inf"):
@@ -113,21 +125,25 @@ class Planned:
     def item(self) -> Item | None:
         """What is asked; None if the graph does not admit the condition."""
         its = self.settings
-        return _item(self.graph, self.condition, self.repetition, its.seed, its.step_cost)
+        found = _item(self.graph, self.condition, self.repetition, its.seed, its.step_cost)
+        if found is not None and found.question.kind == "clusters" and its.intervention in THINKING:
+            return None  # a number is no path to be searched for
+        return found
 
     def conversation(self) -> Conversation | None:
         """What is said in it, the same at every temperature; None if there is no item."""
         its, item = self.settings, self.item()
         if item is None:
             return None
+        hint = its.intervention if its.intervention != "tot" and its.intervention != "map" else "none"
         path = ("planning", "words", self.graph, self.condition, self.domain, self.repetition)
         return converse(
             item,
             load_domain(self.domain),
             generator(its.seed, *path),
-            intervention=its.intervention,
+            intervention=hint,
             wording=its.wording,
-            turns=its.turns,
+            turns="1" if its.intervention in THINKING else its.turns,
         )
 
 
@@ -237,7 +253,8 @@ def evaluate(
     ) as run:
         result = _work(lm, todo, skipped, settings, run, width, quiet)
         run.checkpoint(_REPLIES).unlink(missing_ok=True)
-        run.finish(model=lm.name, conversations=result["conversations"], accuracy=result["accuracy"])
+        facts = {"conversations": result["conversations"], "accuracy": result["accuracy"]}
+        run.finish(model=lm.name, **facts, **server_facts(lm))
     return result
 
 
@@ -289,6 +306,17 @@ async def _talk(lm: LM, planned: Planned, settings: PlanningSettings) -> dict[st
     conversation = planned.conversation()
     if conversation is None:
         raise UsageError(f"graph {planned.graph} does not admit {planned.condition}")
+    if settings.intervention in THINKING:
+        return await walk(
+            lm,
+            conversation,
+            settings.intervention,
+            sets=settings.search,
+            temperature=planned.temperature,
+            top_p=settings.top_p,
+            max_tokens=settings.max_tokens,
+            seed=derive(settings.seed, "planning", "reply", planned.name) % _SEEDS,
+        )
     replies: list[str] = []
     tokens_in = tokens_out = 0
     cut = False

@@ -28,6 +28,8 @@ class Turn:
     question: Question
     part: Literal["hub", "first", "final"]
     """hub: which node lies between the others; first: before the change; final: the one that counts."""
+    ask: str = ""
+    """The question alone, without what is told and how to answer."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,12 @@ class Conversation:
     names: tuple[str, ...]
     """What each node is called in it."""
     domain: Domain
+    told: tuple[str, ...] = ()
+    """The graph, and what changes."""
+
+    def facts(self) -> str:
+        """What is told in all turns, without questions."""
+        return "\n\n".join(each for each in self.told if each)
 
     def prompt(self, replies: Sequence[str]) -> Prompt:
         """What is put to the model when it has replied so far."""
@@ -87,6 +95,7 @@ def converse(
             *_rewards(item, domain, names, random),
         ],
     )
+    told = opening
     two = item.first is not None and (turns == "2" or (turns == "auto" and item.graph.start is not None))
     changes = [_edit(each, item.graph, domain, names) for each in item.edits]
     change = _paragraph(domain, [domain.change, *changes]) if changes else ""
@@ -100,8 +109,9 @@ def converse(
         said.append(Turn(_asked(domain, names, item.first, opening), item.first, "first"))
         opening = ""
     before = [each for each in (opening, change) if each]
-    said.append(Turn(_asked(domain, names, item.question, *before, hint=hint), item.question, "final"))
-    return Conversation(item, tuple(said), names, domain)
+    text = _asked(domain, names, item.question, *before, hint=hint)
+    said.append(Turn(text, item.question, "final", _ask_and_form(domain, names, item.question)[0]))
+    return Conversation(item, tuple(said), names, domain, (told, change))
 
 
 def literal(graph: Graph, edits: Sequence[Edit] = ()) -> Graph:
@@ -127,21 +137,26 @@ def _paragraph(domain: Domain, facts: Sequence[str]) -> str:
 
 
 def _asked(domain: Domain, names: tuple[str, ...], question: Question, *before: str, hint: str = "") -> str:
-    start = names[question.start] if question.start >= 0 else ""
-    if question.kind == "path":
-        ask, form = domain.say("ask_path", start=start, goal=names[question.goals[0]]), domain.answer_path
-    elif question.kind == "reward":
-        part = "ask_reward_cost" if question.step_cost else "ask_reward"
-        ask, form = domain.say(part, start=start), domain.answer_path
-    elif question.kind == "chance":
-        ask, form = domain.say("ask_chance", start=start), domain.answer_path
-    elif question.kind == "clusters":
-        ask, form = domain.say("ask_clusters"), domain.answer_number
-    else:
-        ask, form = domain.say("ask_hub"), domain.answer_hub
+    ask, form = _ask_and_form(domain, names, question)
     if domain.form == "text":  # what is to be continued comes last
         return "\n".join(each for each in (*before, hint, ask) if each)
     return "\n\n".join(each for each in (*before, ask, hint, form) if each)
+
+
+def _ask_and_form(domain: Domain, names: tuple[str, ...], question: Question) -> tuple[str, str]:
+    """The question, and how it is to be answered."""
+    start = names[question.start] if question.start >= 0 else ""
+    if question.kind == "path":
+        ask = domain.say("ask_path", start=start, goal=names[question.goals[0]])
+        return ask, domain.answer_path
+    if question.kind == "reward":
+        part = "ask_reward_cost" if question.step_cost else "ask_reward"
+        return domain.say(part, start=start), domain.answer_path
+    if question.kind == "chance":
+        return domain.say("ask_chance", start=start), domain.answer_path
+    if question.kind == "clusters":
+        return domain.say("ask_clusters"), domain.answer_number
+    return domain.say("ask_hub"), domain.answer_hub
 
 
 def _told(
