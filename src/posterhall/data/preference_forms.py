@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -125,9 +126,9 @@ def _thread(name: str, messages: dict[str, dict[str, Any]]) -> list[dict[str, st
 
 def _flat(root: dict[str, Any]) -> list[dict[str, Any]]:
     """All messages of a tree, each with its parent's id."""
-    found, left = [], [root]
+    found, left = [], deque([root])
     while left:
-        message = left.pop()
+        message = left.popleft()
         found.append(message)
         parent = {"parent_id": message.get("message_id")}
         left.extend({**reply, **parent} for reply in message.get("replies") or ())
