@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from posterhall.errors import DataError
 from posterhall.evals.arena.verdicts import Verdicts
-from posterhall.seeds import derive
-from posterhall.stats import clustered
-from posterhall.stats.estimates import Interval
+from posterhall.stats.estimates import Interval, t_quantile
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -25,21 +25,19 @@ class Relative:
 
     player: str
     score: Interval
-    """1: as much as the reference. BCa bootstrap over prompts; infinite ends for a single prompt."""
+    """1: as much as the reference. Jackknife over prompts; infinite ends for a single prompt."""
     shown_first: float | None
     """The same of the games in which this model was shown first; None without any."""
     shown_second: float | None
     games: int
 
 
-def relative(verdicts: Verdicts, reference: str, *, resamples: int = 2000, seed: int = 0) -> list[Relative]:
+def relative(verdicts: Verdicts, reference: str) -> list[Relative]:
     """Every model that was scored beside the reference, the best first.
 
     Args:
         verdicts: games with scores; games without do not count.
         reference: a player.
-        resamples: for the interval, >= 100.
-        seed: of the resamples.
 
     Raises:
         DataError: for an unknown reference, no scored game with it, a negative score, or a reference whose
@@ -69,7 +67,7 @@ def relative(verdicts: Verdicts, reference: str, *, resamples: int = 2000, seed:
         found.append(
             Relative(
                 name,
-                _interval(values, prompts, resamples, derive(seed, "arena", "relative", name)),
+                _interval(values, prompts),
                 float(whole[0] / whole[1]) if first.any() else None,
                 float(whole[2] / whole[3]) if second.any() else None,
                 int(games.sum()),
@@ -82,21 +80,26 @@ def relative(verdicts: Verdicts, reference: str, *, resamples: int = 2000, seed:
     return sorted(found, key=lambda each: -each.score.estimate)
 
 
-def _ratio(values: npt.NDArray[np.float64]) -> float:
-    sums = values.sum(axis=0)
-    ratios = [sums[i] / sums[i + 1] for i in (0, 2) if sums[i + 1] > 0]
-    return float(np.mean(ratios)) if ratios else np.nan
-
-
-def _interval(
-    values: npt.NDArray[np.float64], prompts: npt.NDArray[np.int32], resamples: int, seed: int
-) -> Interval:
-    estimate = _ratio(values)
-    n = len(np.unique(prompts))
+def _interval(values: Floats, prompts: npt.NDArray[np.int32]) -> Interval:
+    _, inverse = np.unique(prompts, return_inverse=True)
+    n = int(inverse.max()) + 1
+    sums = np.zeros((n, 4))
+    np.add.at(sums, inverse, values)
+    whole = sums.sum(axis=0)
+    estimate = float(_ratio(whole[None])[0])
     if n < 2:
         return Interval(estimate, -np.inf, np.inf, 0.95, n, "one prompt")
-    # Sums by prompt are all that the ratio needs, and there are fewer of them.
-    _, inverse = np.unique(prompts, return_inverse=True)
-    sums = np.zeros((n, values.shape[1]))
-    np.add.at(sums, inverse, values)
-    return clustered(sums, None, _ratio, seed=seed, resamples=resamples).interval()
+    without = _ratio(whole - sums)
+    without = np.where(np.isnan(without), estimate, without)
+    error = float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
+    half = t_quantile(0.975, n - 1) * error
+    return Interval(estimate, max(0.0, estimate - half), estimate + half, 0.95, n, "jackknife over prompts")
+
+
+def _ratio(sums: Floats) -> Floats:
+    """Mean of both orders' ratios, or the only one's, of rows (B, 4); NaN where there is neither."""
+    above, below = sums[:, [0, 2]], sums[:, [1, 3]]
+    known = below > 1e-9
+    ratios = np.divide(above, below, out=np.zeros_like(above), where=known)
+    count = known.sum(axis=1)
+    return np.asarray(np.where(count > 0, ratios.sum(axis=1) / np.maximum(1, count), np.nan))

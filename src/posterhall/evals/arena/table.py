@@ -101,6 +101,7 @@ def report(
     settings = settings or ArenaSettings()
     anchor = settings.anchored()
     everyone, verdicts = verdicts, verdicts if judge is None else verdicts.of(judge)
+    relatives = None if reference is None else _relative(verdicts, reference)
     rated = verdicts.decisive() if settings.ties == "drop" else verdicts.judged()
     bt = bradley_terry.rate(
         rated,
@@ -167,7 +168,7 @@ def report(
             {"judges": list(each.judges), "n": each.n, "same": each.same, "kappa": _interval(each.kappa)}
             for each in judges.agreement(everyone)
         ],
-        "relative": None if reference is None else _relative(verdicts, reference, settings),
+        "relative": relatives,
     }
 
 
@@ -207,8 +208,8 @@ def _judge(found: judges.Position) -> dict[str, Any]:
     }
 
 
-def _relative(verdicts: Verdicts, reference: str, settings: ArenaSettings) -> dict[str, Any]:
-    found = relative(verdicts, reference, resamples=settings.resamples or 2000, seed=settings.seed)
+def _relative(verdicts: Verdicts, reference: str) -> dict[str, Any]:
+    found = relative(verdicts, reference)
     return {
         "reference": reference,
         "players": [

@@ -156,7 +156,7 @@ def judge(
     todo = list(comparisons(questions, answers, settings))
     if out is None:
         return _work(asked, todo, settings, None, quiet)
-    digest = [derive(0, "judge", "answers", *_texts(todo))]
+    digest = derive(0, "judge", "answers", *_texts(todo))
     config = {**to_dict(settings), "model": lm.name, "answers": digest}
     with Run.start(out, kind=KIND, config=config, inputs=inputs, seeds=[settings.seed], resume=resume) as run:
         result = _work(asked, todo, settings, run, quiet)
@@ -330,7 +330,7 @@ def summary(rows: Sequence[dict[str, Any]], judge: str, settings: JudgeSettings)
         "how": dict(sorted(how.items())),
         "pairs": [_pair(rows, *names) for names in dict.fromkeys((r["model_a"], r["model_b"]) for r in rows)],
         "position": asdict(position),
-        "relative": _relative(verdicts, reference, settings.seed) if scored else None,
+        "relative": _relative(verdicts, reference) if scored else None,
     }
 
 
@@ -369,7 +369,7 @@ def _pair(rows: Sequence[dict[str, Any]], a: str, b: str) -> dict[str, Any]:
     }
 
 
-def _relative(verdicts: Verdicts, reference: str, seed: int) -> dict[str, Any]:
+def _relative(verdicts: Verdicts, reference: str) -> dict[str, Any]:
     return {
         "reference": reference,
         "players": [
@@ -380,6 +380,6 @@ def _relative(verdicts: Verdicts, reference: str, seed: int) -> dict[str, Any]:
                 "high": each.score.high,
                 "games": each.games,
             }
-            for each in relative(verdicts, reference, seed=seed)
+            for each in relative(verdicts, reference)
         ],
     }
