@@ -58,6 +58,42 @@ SETTINGS = {
         "A task",
         "What NAME.yaml beside a task's NAME.jsonl may say, for `posterhall eval tasks`.",
     ),
+    "posterhall.lm.http.settings:HttpSettings": (
+        "Models on a server",
+        "How a server is asked: options of `posterhall.lm.connect` for `http://HOST/v1#MODEL`, and `HttpLM`.",
+    ),
+    "posterhall.lm.mapping:MapSettings": (
+        "One prompt over many documents",
+        "Settings of `posterhall lm map`.",
+    ),
+    "posterhall.search.settings:SearchSettings": (
+        "Search",
+        "Settings of `posterhall search solve`, `posterhall.search.solve` and `tot:MODEL` of "
+        "`posterhall serve`. `--set` takes those of the task beside them.",
+    ),
+    "posterhall.search.tasks.game24:Game24": ("Games of 24", "Of `posterhall search solve --task game24`."),
+    "posterhall.search.tasks.crosswords:Crosswords": ("Crosswords", "Of `--task crosswords`."),
+    "posterhall.search.tasks.word_grid:WordGrid": ("Word grids", "Of `--task word-grid`."),
+    "posterhall.search.tasks.word_grid:Lexicon": (
+        "Words of word grids",
+        "Of the made-up words of `posterhall search problems word-grid`.",
+    ),
+    "posterhall.search.tasks.making:NumberPuzzles": (
+        "Games of numbers that are made",
+        "Of `posterhall search problems game24`.",
+    ),
+    "posterhall.search.tasks.declared:Declaration": (
+        "A search task in a file",
+        "What FILE.yaml may say, for `posterhall search solve --task FILE.yaml`.",
+    ),
+    "posterhall.evals.planning.jobs:PlanningSettings": (
+        "Planning",
+        "Settings of `posterhall eval planning`.",
+    ),
+    "posterhall.train.small:SmallSettings": (
+        "Small models",
+        "Settings of `small_model` in `posterhall.train.small`.",
+    ),
     "posterhall.curation.dedup.minhash:MinHash": (
         "Near duplicates",
         "Settings of `posterhall data dedup --method minhash`.",
@@ -80,12 +116,20 @@ ROOMS = (
     "posterhall.models",
     "posterhall.objectives.lm",
     "posterhall.train",
+    "posterhall.train.small",
     "posterhall.lm",
+    "posterhall.lm.parsing",
+    "posterhall.search",
+    "posterhall.search.tasks",
     "posterhall.metrics.probability",
     "posterhall.metrics.text",
     "posterhall.metrics.emergence",
+    "posterhall.metrics.agreement",
     "posterhall.evals.tasks",
     "posterhall.evals.jobs",
+    "posterhall.evals.planning.graphs",
+    "posterhall.evals.planning.scoring",
+    "posterhall.evals.planning.jobs",
     "posterhall.curation.pool",
     "posterhall.curation.filters",
     "posterhall.curation.filtering",
