@@ -186,7 +186,8 @@ def separated(matrix: npt.ArrayLike, successes: npt.ArrayLike, trials: npt.Array
     x = np.asarray(matrix, dtype=np.float64)
     k, n = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
     mixed = (k > 0) & (k < n)
-    free = linalg.null_space(x[mixed]) if mixed.any() else np.eye(x.shape[1])
+    # Of the triangle: the full basis of so many cells would be computed otherwise.
+    free = linalg.null_space(np.linalg.qr(x[mixed], mode="r")) if mixed.any() else np.eye(x.shape[1])
     signed = np.where(k > 0, 1.0, -1.0)[~mixed, None] * (x[~mixed] @ free)
     if not signed.size:
         return False
