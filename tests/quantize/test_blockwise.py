@@ -139,6 +139,17 @@ def test_strides_and_byte_order_do_not_matter():
         assert (quantize(other).packed == quantize(plain).packed).all()
 
 
+def test_read_only_and_unaligned_arrays_are_taken():
+    x = np.random.default_rng(9).normal(size=300).astype(np.float32)
+    raw = b"?" + x.tobytes()
+    unaligned = np.frombuffer(raw, np.float32, offset=1)
+    assert not unaligned.flags.writeable
+    for name in ("nf4", "int3"):
+        plain = quantize(x, name)
+        for other in (np.frombuffer(x.tobytes(), np.float32), unaligned):
+            assert (quantize(other, name).packed == plain.packed).all()
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [(0, 3), (4, 69), (9, 47)])
 def test_numbers_that_are_not_finite_are_refused_with_their_place(bad, place):
@@ -168,6 +179,7 @@ def test_float64_beyond_float32_is_refused():
         (np.ones(4), {"limit": 0.0}, "above 0"),
         (np.ones(4), {"limit": float("nan")}, "above 0"),
         (["a"], {}, "cannot quantise"),
+        ([[1.0], [1.0, 2.0]], {}, "different lengths"),
     ],
 )
 def test_what_cannot_be_quantised_is_refused(x, settings, said):

@@ -147,6 +147,8 @@ def test_tensors_that_cannot_be_quantised_or_filled_are_refused():
         quantize(torch.arange(3))
     with pytest.raises(DataError, match="cannot quantise sparse"):
         quantize(torch.eye(3).to_sparse())
+    with pytest.raises(DataError, match="load its weights first"):
+        quantize(torch.ones(3, device="meta"))
     with pytest.raises(DataError, match="not contiguous"):
         quantize(torch.ones(3, 4)).dequantize(torch.empty(4, 3).t())
     with pytest.raises(DataError, match="out is int32"):

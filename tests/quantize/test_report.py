@@ -23,6 +23,16 @@ def test_errors_on_gaussian_weights(name, expected):
     assert measure(GAUSSIAN, quantize(GAUSSIAN, name)).relative_rmse == pytest.approx(expected, abs=0.0008)
 
 
+@pytest.mark.parametrize("block", [32, 128, 256, 512, 1024])
+def test_nf4_is_the_best_of_four_bits_on_gaussian_weights_in_blocks_of_any_size(block):
+    x = GAUSSIAN[: 1 << 18]
+    errors = {
+        name: measure(x, quantize(x, name, block=block)).relative_rmse
+        for name in ("nf4", "af4", "e2m1", "int4", "fp4", "e3m0")
+    }
+    assert min(errors, key=errors.get) == "nf4"
+
+
 def test_powers_of_two_serve_heavy_tails_better():
     errors = {name: measure(HEAVY, quantize(HEAVY, name)).mean_abs for name in ("e3m0", "nf4", "fp4", "int4")}
     assert errors["e3m0"] < errors["nf4"] < errors["fp4"] < errors["int4"]

@@ -129,6 +129,17 @@ def test_codes_stored_as_floats_are_read():
     same(state.read(plain), result)
 
 
+def test_read_only_and_unaligned_tensors_are_read():
+    result = quantize(weights(10, 100), double=True)
+    tensors = {
+        key: np.frombuffer(b"?" + value.tobytes(), value.dtype, offset=1).reshape(value.shape)
+        for key, value in state.write(result).items()
+    }
+    read = state.read(tensors)
+    same(read, result)
+    assert (read.dequantize() == result.dequantize()).all()
+
+
 def facts(**changes):
     tensors = state.write(quantize(weights(10, 48), double=True))
     own = json.loads(tensors[MARK].tobytes()) | changes

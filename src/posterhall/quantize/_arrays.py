@@ -35,18 +35,24 @@ class Source:
             self.shape = tuple(value.shape)
             self.dtype = str(value.dtype).removeprefix("torch.")
             self._check(value.layout is not sys.modules["torch"].strided)
+            if value.device.type == "meta":
+                raise DataError("there is nothing to quantise in a tensor on 'meta'; load its weights first")
             flat = value.detach().to("cpu").reshape(-1)
             if self.dtype == "bfloat16":
                 flat = flat.view(sys.modules["torch"].uint16)
-            self.flat: NDArray[Any] = flat.numpy()
+            array = flat.numpy()
         else:
-            array = np.asarray(value)
+            try:
+                array = np.asarray(value)
+            except ValueError:
+                raise DataError("cannot quantise rows of different lengths; give an array") from None
             self.shape = array.shape
             self.dtype = array.dtype.name
             self._check()
-            self.flat = np.ascontiguousarray(array).reshape(-1)
-            if not self.flat.dtype.isnative:
-                self.flat = self.flat.astype(self.flat.dtype.newbyteorder("="))
+        if not array.dtype.isnative:
+            array = array.astype(array.dtype.newbyteorder("="))
+        # A file mapped to memory may hold numbers at any address; kernels want them aligned.
+        self.flat: NDArray[Any] = np.require(array, requirements=["C", "A"]).reshape(-1)
 
     def _check(self, sparse: bool = False) -> None:
         if self.dtype not in FLOATS or sparse:
@@ -98,7 +104,7 @@ class Target:
                 array = (flat.view(torch.uint16) if self.dtype == "bfloat16" else flat).numpy()
         elif isinstance(value, np.ndarray):
             self.dtype = value.dtype.name
-            good = value.flags.c_contiguous and value.flags.writeable and value.dtype.isnative
+            good = value.flags.carray and value.dtype.isnative  # contiguous, aligned, writable
             array = value.reshape(-1) if good else None
         else:
             raise DataError(f"out is a {type(value).__name__}; it must be an array or a CPU tensor")

@@ -222,6 +222,16 @@ def unpack(packed: Any, bits: Any, out: Any) -> None:
 
 
 @njit(**OPTIONS)
+def worst(true: Any, near: Any) -> Any:
+    """The largest |near - true| / true over entries (N,) with true > 0; 0 if there are none."""
+    most = _ZERO
+    for i in range(true.size):
+        off = abs(near[i] - true[i]) / true[i] if true[i] > _ZERO else _ZERO
+        most = off if off > most else most
+    return most
+
+
+@njit(**OPTIONS)
 def round_to_bfloat16(values: Any, out: Any) -> None:
     """The upper halves of float32 `values`, rounded to nearest, ties to even; out (N,) uint16."""
     bits = values.view(np.uint32)

@@ -94,8 +94,4 @@ def quantize_scales(scales: Floats, *, offset: float | None = None) -> DoubleSca
 
 def worst_error(scales: Floats, restored: Floats) -> float:
     """The largest relative error of a scale, over blocks that are not all zero; 0 if all are."""
-    there = scales > 0
-    if not there.any():
-        return 0.0
-    true = scales[there].astype(np.float64)
-    return float(np.max(np.abs(restored[there] - true) / true))
+    return float(_kernels.worst(scales, restored))

@@ -167,7 +167,9 @@ def _array(tensors: Mapping[str, Any], key: str, dtype: Any) -> NDArray[Any]:
     if key not in tensors:
         raise DataError(f"{key} is missing; a quantised weight cannot be read without it")
     value = tensors[key]
-    array = np.ascontiguousarray(value.detach().cpu().numpy() if is_tensor(value) else value)
+    array = np.asarray(value.detach().cpu().numpy() if is_tensor(value) else value)
+    # Aligned too: a file mapped to memory may hold numbers at any address.
+    array = np.require(array, requirements=["C", "A"])
     if array.dtype != dtype:
         raise DataError(f"{key} is {array.dtype}; it must be {np.dtype(dtype)}")
     return array
