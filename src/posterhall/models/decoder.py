@@ -90,6 +90,7 @@ class Decoder(nn.Module):
         *,
         segments: torch.Tensor | None = None,
         trees: Sequence[Tree] | None = None,
+        at: torch.Tensor | None = None,
         cache: Cache | None = None,
         valid: Sequence[int] | None = None,
     ) -> torch.Tensor:
@@ -100,12 +101,14 @@ class Decoder(nn.Module):
             segments: (B, T) numbers of the documents packed into each row: no document sees another, and
                 positions begin anew in each. Equal within a document, and not used again later in a row.
             trees: what the only row holds, one after the other: texts with continuations that share them.
+            at: (M,) positions in the flattened ids whose states alone are wanted; the last feed-forward
+                layer works only there. Not with a cache.
             cache: what was before; it takes up these tokens.
             valid: real tokens of each row, with a cache; the rest of the row is padding at its end, whose
                 states mean nothing.
 
         Returns:
-            (B, T, D).
+            (B, T, D), or (M, D).
 
         Raises:
             DataError: for ids, lengths or shapes that do not fit.
@@ -131,16 +134,17 @@ class Decoder(nn.Module):
         if noise is not None:
             x = drop(x, self.config.dropout, noise, "embedding")
         for layer, block in enumerate(self.blocks):
+            wanted = at if layer == len(self.blocks) - 1 else None
             if cache is not None:
                 x = block(x, placement, cache.states[layer])
             elif self.gradient_checkpointing and self.training and torch.is_grad_enabled():
                 from torch.utils.checkpoint import checkpoint
 
                 x = checkpoint(
-                    block, x, placement, None, noise, use_reentrant=False, preserve_rng_state=False
+                    block, x, placement, None, noise, wanted, use_reentrant=False, preserve_rng_state=False
                 )
             else:
-                x = block(x, placement, None, noise)
+                x = block(x, placement, None, noise, wanted)
         if cache is not None:
             added = valid if valid is not None else [tokens] * batch
             cache.lengths = [past + new for past, new in zip(cache.lengths, added, strict=True)]
@@ -275,13 +279,20 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(config.dim, config.feed_forward_dim)
 
     def forward(
-        self, x: torch.Tensor, placement: Placement, state: Any = None, noise: int | None = None
+        self,
+        x: torch.Tensor,
+        placement: Placement,
+        state: Any = None,
+        noise: int | None = None,
+        at: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """(B, T, D) to the same; `noise` is the pass's seed of dropout."""
+        """(B, T, D) to the same; `noise` is the pass's seed of dropout. With `at` (M,) only those, (M, D)."""
         mixed = self.mixer(self.mixer_norm(x), placement, state)
         if noise is not None:
             mixed = drop(mixed, self.dropout, noise, "mixer", self.layer)
         x = x + mixed
+        if at is not None:
+            x = x.flatten(0, 1).index_select(0, at)
         fed = self.feed_forward(self.feed_forward_norm(x))
         if noise is not None:
             fed = drop(fed, self.dropout, noise, "feed_forward", self.layer)

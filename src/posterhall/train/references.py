@@ -41,12 +41,9 @@ def answer_logprobs(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tens
     Returns:
         (answers,) nats, float64: sums of float32 tokens, so that their order does not show.
     """
-    if "trunks" in batch:
-        hidden = model.hidden(batch["ids"], trees=trees(batch))
-    else:
-        hidden = model.hidden(batch["ids"])
-    # The head works only where an answer's token is predicted.
-    states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, batch["sources"])
+    # The head, and the last layer as far as it can, work only where an answer's token is predicted.
+    shape = {"trees": trees(batch)} if "trunks" in batch else {}
+    states = model.hidden(batch["ids"], at=batch["sources"], **shape)
     tokens = token_logprobs(states, model.head_weight(), batch["labels"])
     whole = torch.zeros(len(batch["lengths"]), dtype=torch.float64, device=tokens.device)
     return whole.index_add(0, batch["answer_of"], tokens.double())
