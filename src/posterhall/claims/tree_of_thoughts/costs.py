@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from posterhall.claims import Budget, Claim, Paired, Ratio, Row, claim
+from posterhall.claims import Budget, Claim, Figure, Paired, Ratio, Row, claim
+from posterhall.claims.figures import default
 from posterhall.claims.tree_of_thoughts.numbers import SCALES, SMALL_MODEL
 
 if TYPE_CHECKING:
@@ -152,3 +153,9 @@ class EqualStatesValuedOnce(Claim):
                 solved = found.number("solved")
                 found.metrics["states_a_solution"] = found.number("states") / solved if solved else math.inf
                 yield found
+
+    def figure(self, rows: Sequence[Row]) -> Figure | None:
+        # What was valued, which can be drawn also where nothing was solved.
+        return default(
+            rows, "states", ("duplicates kept", "duplicates of text dropped", "duplicates dropped")
+        )
