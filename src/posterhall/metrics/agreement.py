@@ -82,9 +82,7 @@ def fleiss_interval(
     return _jackknife(_fleiss, _sums(counts), clusters, level, "kappa of Fleiss, jackknife")
 
 
-def _coded(
-    a: npt.ArrayLike, b: npt.ArrayLike
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
+def _coded(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
     x, y = np.asarray(a), np.asarray(b)
     if x.ndim != 1 or x.shape != y.shape or not x.size:
         raise DataError(f"{x.size} and {y.size} verdicts; there must be as many of each, and some")
