@@ -113,6 +113,7 @@ ROOMS = (
     "posterhall.data.documents",
     "posterhall.data.packing",
     "posterhall.data.tokenizer",
+    "posterhall.quantize",
     "posterhall.models",
     "posterhall.objectives.lm",
     "posterhall.train",
