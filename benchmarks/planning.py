@@ -12,6 +12,11 @@ arrows, names looked up, `networkx.has_edge` step by step and `shortest_path_len
 each row, as one writes it first, and once with graphs and lengths kept for equal ones. It reads arrows and
 judges last answers only, where ours also reads prose, commas and short forms, judges the first of two turns
 and finds names that are none. The answers are within its reach, and all sides must find the same.
+
+Then the statistics: sequential likelihood-ratio tests of graph, domain, temperature, category, condition and
+two interactions, from scored conversations. The peer is statsmodels: once a logistic regression over all
+rows, model by model, as one writes it first, and once over counts by cell, as one should. All sides must find
+the same chi-squares. The last case is everything together, from the file to the table.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import argparse
 import gc
 import re
 import tempfile
+import warnings
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -136,14 +142,13 @@ def peer(log: Any, *, keep: bool) -> list[str]:
     return list(frame.apply(judge, axis=1))
 
 
-def scored(options: Any) -> list[Result]:
+def scored(table: Any, options: Any) -> list[Result]:
     """Reading and judging, ours against the peer's."""
     import networkx as nx
     import pandas as pd
 
     from posterhall.evals.planning import rows
 
-    table = logged(options.conversations)
     with tempfile.TemporaryDirectory() as directory:
         log, few = Path(directory) / "log.parquet", Path(directory) / "few.parquet"
         rows.save(table, log)
@@ -175,9 +180,115 @@ def scored(options: Any) -> list[Result]:
     return results
 
 
+FEW = 6_000
+"""Conversations of which statsmodels is given all rows: it takes minutes for ten times as many."""
+TERMS = ("graph", "domain", "temperature", "category", "condition", "graph:domain", "graph:category")
+
+
+def tested(scores: Any) -> list[tuple[str, int, float]]:
+    """Term, degrees of freedom and chi-square, by this package."""
+    from posterhall.evals.planning import analysis
+    from posterhall.stats.logistic import Cells, deviance_table
+
+    factors = {name: analysis.factor(scores, name) for name in TERMS if ":" not in name}
+    steps = deviance_table(Cells.of(factors, scores["correct"].to_numpy()), TERMS)
+    return [(step.term, step.df, step.chi2) for step in steps]
+
+
+def peer_tested(frame: Any, *, counts: bool) -> list[tuple[str, int, float]]:
+    """The same by statsmodels, with pandas counting the cells if wanted."""
+    import numpy as np
+    import pandas as pd
+    import statsmodels.api as sm
+
+    # Conditions are nested in categories: it says so for each model, and is right all the same.
+    warnings.filterwarnings("ignore", category=sm.tools.sm_exceptions.ModelWarning)
+    names = [name for name in TERMS if ":" not in name]
+    if counts:
+        cells = frame.groupby(names, observed=True)["correct"].agg(["sum", "size"]).reset_index()
+        answers: Any = np.column_stack([cells["sum"], cells["size"] - cells["sum"]])
+    else:
+        cells, answers = frame, frame["correct"].astype(float).to_numpy()
+    columns, found = np.ones((len(cells), 1)), []
+    before = sm.GLM(answers, columns, family=sm.families.Binomial()).fit()
+    for term in TERMS:
+        dummies: Any = np.ones((len(cells), 1))
+        for part in term.split(":"):
+            coded = pd.get_dummies(cells[part], drop_first=True).to_numpy(dtype=float)
+            dummies = (dummies[:, :, None] * coded[:, None, :]).reshape(len(cells), -1)
+        columns = np.hstack([columns, dummies])
+        now = sm.GLM(answers, columns, family=sm.families.Binomial()).fit()
+        gain = int(now.df_model - before.df_model)
+        found.append((term, gain, float(before.deviance - now.deviance)))
+        before = now
+    return found
+
+
+def statistics(table: Any, options: Any) -> list[Result]:
+    """The table of tests, ours against the peer's; and all together."""
+    import networkx as nx
+    import numpy as np
+    import pandas as pd
+    import statsmodels
+
+    from posterhall.evals.planning import rows
+
+    with tempfile.TemporaryDirectory() as directory:
+        log = Path(directory) / "log.parquet"
+        rows.save(table, log)
+        scores = rows.score(rows.load(log))
+        frame = scores.select([*(name for name in TERMS if ":" not in name), "correct"]).to_pandas()
+
+        def all_ours() -> Any:
+            return tested(rows.score(rows.load(log)))
+
+        def all_theirs() -> Any:
+            verdicts = peer(log, keep=True)
+            read = pd.read_parquet(log, columns=[name for name in TERMS if ":" not in name])
+            return peer_tested(read.assign(correct=[each == "correct" for each in verdicts]), counts=True)
+
+        few = min(FEW, len(frame))
+        of_few = interleaved(
+            {
+                "ours": lambda: tested(scores.slice(0, few)),
+                "rows": lambda: peer_tested(frame.iloc[:few], counts=False),
+            },
+            repeats=options.repeats,
+        )
+        timed = interleaved(
+            {"ours": lambda: tested(scores), "counts": lambda: peer_tested(frame, counts=True)},
+            repeats=options.repeats,
+        )
+        whole = interleaved({"ours": all_ours, "counts": all_theirs}, repeats=options.repeats)
+    results = []
+    name = f"statsmodels {statsmodels.__version__}"
+    for runs, peer_side, what, by in (
+        (of_few, "rows", f"{few:,} conversations, tests, against models of all rows", name),
+        (timed, "counts", f"{len(table):,} conversations, tests, against models of counts", name),
+        (
+            whole,
+            "counts",
+            f"{len(table):,} conversations, file to tests",
+            f"pandas {pd.__version__} + networkx {nx.__version__} + {name}",
+        ),
+    ):
+        ours_found, theirs = runs["ours"].value, runs[peer_side].value
+        same = [
+            a[1] == b[1] and np.isclose(a[2], b[2], rtol=1e-6, atol=1e-4)
+            for a, b in zip(ours_found, theirs, strict=True)
+        ]
+        if not all(same):
+            raise SystemExit(f"the two sides disagree: {ours_found} against {theirs}")
+        quality = {"chi2": {term: round(chi2, 2) for term, _, chi2 in ours_found}, "equal": True}
+        results.append(faster(what, runs["ours"], runs[peer_side], by, quality=quality))
+    return results
+
+
 def main() -> None:
     options = arguments(str(__doc__), _options)
-    emit("planning", options.threads, scored(options), as_json=options.json)
+    table = logged(options.conversations)
+    results = [*scored(table, options), *statistics(table, options)]
+    emit("planning", options.threads, results, as_json=options.json)
 
 
 if __name__ == "__main__":
