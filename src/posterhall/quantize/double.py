@@ -70,8 +70,8 @@ def quantize_scales(scales: Floats, *, offset: float | None = None) -> DoubleSca
             float32 in an order that depends on the threads, so the last bits can differ.
 
     Returns:
-        Each with the nearest code. bitsandbytes' CPU library takes a code that can be one off near a midpoint
-        (it rounds to 16 bits first).
+        Each with the nearest code. bitsandbytes' CPU library takes a code that can be one to three
+        off near a midpoint (it rounds to 16 bits first).
     """
     code = codebook("dynamic8")
     mean = np.float32(np.mean(scales, dtype=np.float64) if offset is None else offset)
