@@ -24,6 +24,7 @@ _ROOMS = (
     "metrics",
     "models",
     "objectives",
+    "quantize",
     "report",
     "runs",
     "scaling",
