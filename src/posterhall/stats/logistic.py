@@ -11,6 +11,7 @@ likelihood lies at infinity; `separated` finds that out exactly, and Firth's pen
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ __all__ = [
 _ROUNDS = 500
 _LONGEST = 5.0
 """Most that a coefficient changes in one round: on the logit scale, from 1 % to nearly 60 %."""
+_FLAT = 1e-10
+"""Share of the largest eigenvalue of a Gram matrix below which one counts as 0."""
 _CLOSE = 1e-13
 """Newton decrement, by the log-likelihood, at which a fit is done: about twice what could be gained still."""
 
@@ -60,12 +63,18 @@ class Fit:
     design: Design
     coefficients: Floats
     """On the logit scale, shape (p,)."""
-    covariance: Floats
-    """Shape (p, p): the inverse of the information at the coefficients."""
+    information: Floats
+    """At the coefficients, shape (p, p)."""
     log_likelihood: float
     """Without the binomial constants; with firth, plus the penalty."""
     firth: bool
     """Whether the likelihood is Firth's penalised one."""
+
+    @functools.cached_property
+    def covariance(self) -> Floats:
+        """Of the coefficients, shape (p, p): the inverse of the information."""
+        inverse: Floats = linalg.inv(self.information)
+        return inverse
 
     @property
     def deviance(self) -> float:
@@ -170,7 +179,7 @@ def fit(cells: Cells, terms: Sequence[str], *, coding: Coding = "sum", firth: bo
 
 def _fitted(cells: Cells, made: Design, *, firth: bool, start: Floats | None = None) -> Fit:
     coefficients, best, information = _maximise(made.matrix, cells, firth=firth, start=start)
-    return Fit(cells, made, coefficients, linalg.inv(information), best, firth)
+    return Fit(cells, made, coefficients, information, best, firth)
 
 
 def separated(matrix: npt.ArrayLike, successes: npt.ArrayLike, trials: npt.ArrayLike) -> bool:
@@ -186,8 +195,11 @@ def separated(matrix: npt.ArrayLike, successes: npt.ArrayLike, trials: npt.Array
     x = np.asarray(matrix, dtype=np.float64)
     k, n = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
     mixed = (k > 0) & (k < n)
-    # Of the triangle: the full basis of so many cells would be computed otherwise.
-    free = linalg.null_space(np.linalg.qr(x[mixed], mode="r")) if mixed.any() else np.eye(x.shape[1])
+    if mixed.all():
+        return False
+    # The directions that leave the mixed cells: those of their Gram matrix, which is small.
+    sizes, directions = linalg.eigh(x[mixed].T @ x[mixed])
+    free = directions[:, sizes <= _FLAT * max(1.0, float(sizes[-1]))]
     signed = np.where(k > 0, 1.0, -1.0)[~mixed, None] * (x[~mixed] @ free)
     if not signed.size:
         return False
