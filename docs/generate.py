@@ -42,6 +42,10 @@ SETTINGS = {
         "Training a language model",
         "Settings of `posterhall train lm`. `posterhall.train.TrainSettings` has those of the loop alone.",
     ),
+    "posterhall.train.dpo_settings:DpoSettings": (
+        "Training on preferences",
+        "Settings of `posterhall train dpo`.",
+    ),
     "posterhall.models.config:DecoderConfig": (
         "The decoder",
         "The shape of `posterhall.models.Decoder`; `posterhall train lm` makes it from its own settings.",
@@ -90,6 +94,8 @@ SETTINGS = {
         "Planning",
         "Settings of `posterhall eval planning`.",
     ),
+    "posterhall.evals.arena.table:ArenaSettings": ("Tournaments", "Settings of `posterhall eval arena`."),
+    "posterhall.evals.judge.jobs:JudgeSettings": ("Judging", "Settings of `posterhall eval judge`."),
     "posterhall.train.small:SmallSettings": (
         "Small models",
         "Settings of `small_model` in `posterhall.train.small`.",
@@ -116,6 +122,7 @@ ROOMS = (
     "posterhall.quantize",
     "posterhall.models",
     "posterhall.objectives.lm",
+    "posterhall.objectives.preference",
     "posterhall.train",
     "posterhall.train.small",
     "posterhall.lm",
@@ -128,6 +135,8 @@ ROOMS = (
     "posterhall.metrics.agreement",
     "posterhall.evals.tasks",
     "posterhall.evals.jobs",
+    "posterhall.evals.arena",
+    "posterhall.evals.judge",
     "posterhall.evals.planning.graphs",
     "posterhall.evals.planning.scoring",
     "posterhall.evals.planning.jobs",
