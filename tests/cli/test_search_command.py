@@ -150,6 +150,7 @@ def test_tasks_and_what_can_be_set(place, posterhall):
         "game24",
         "crosswords",
         "writing",
+        "hanoi",
         "word-grid",
         "FILE.yaml",
     ]
