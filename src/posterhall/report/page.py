@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +15,9 @@ from posterhall.claims.figures import Figure
 from posterhall.claims.results import Outcome, adjust
 from posterhall.claims.rows import Row
 from posterhall.errors import DataError
-from posterhall.progress import duration, size
+from posterhall.progress import duration
 from posterhall.report.figures import Drawing, draw
+from posterhall.report.provenance import date, provenance
 from posterhall.report.strip import Strip, strip
 
 WORDS = ("supported", "refuted", "inconclusive", "failed")
@@ -94,7 +93,10 @@ def render(run_directories: Sequence[str | Path]) -> str:
         facts=_facts(found, manifests),
         papers=_by_paper(sections),
         sections=sections,
-        provenance=[_provenance(r, m) for r, m in zip(found, manifests, strict=True)],
+        provenance=[
+            Provenance(str(r.run), r.scale, tuple(provenance(m)))
+            for r, m in zip(found, manifests, strict=True)
+        ],
         holm=any(o.holm and not o.holm.survives and o.verdict in WORDS[:2] for o in outcomes),
         version=__version__,
     )
@@ -125,7 +127,7 @@ def _facts(found: Sequence[claims.Results], manifests: Sequence[Mapping[str, Any
     wall = sum(m["wall_seconds"] for m in manifests)
     processor = sum(outcome.cpu_seconds for outcome in outcomes)
     return [
-        ("Date", " and ".join(dict.fromkeys(_date(m["start"]) for m in manifests))),
+        ("Date", " and ".join(dict.fromkeys(date(m["start"]) for m in manifests))),
         ("Scale", ", ".join(dict.fromkeys(results.scale for results in found))),
         ("Seeds", f"{seeds[0]} a claim" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} a claim"),
         ("Machine", "; ".join(sorted(machines))),
@@ -135,14 +137,6 @@ def _facts(found: Sequence[claims.Results], manifests: Sequence[Mapping[str, Any
 
 def _plural(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def _date(iso: str) -> str:
-    try:
-        moment = datetime.datetime.fromisoformat(iso)
-    except ValueError:
-        return iso
-    return f"{moment.day} {moment:%B %Y, %H:%M} UTC"
 
 
 def _section(outcome: Outcome, place: Path, number: int) -> Section:
@@ -196,27 +190,3 @@ def _cell(value: float | tuple[float, ...]) -> str:
     if not kept:
         return f"{len(value)} values, none finite" if value else "no values"
     return f"{len(value)} values, mean {sum(kept) / len(kept):.4g}"
-
-
-def _provenance(results: claims.Results, manifest: Mapping[str, Any]) -> Provenance:
-    machine = manifest["machine"]
-    git = manifest.get("git")
-    facts = [
-        ("command", shlex.join(Path(w).name if i == 0 else w for i, w in enumerate(manifest["argv"]))),
-        ("started", _date(manifest["start"])),
-        ("took", f"{duration(manifest['wall_seconds'])}, {size(manifest['peak_bytes'])} at the peak"),
-        (
-            "machine",
-            f"{machine['cpu']}, {_plural(machine['cores'], 'core')}, {size(machine['memory_bytes'])}",
-        ),
-        ("system", f"{machine['os']}, Python {machine['python']}"),
-        ("packages", ", ".join(f"{name} {version}" for name, version in manifest["packages"].items())),
-    ]
-    if git:
-        facts.append(("code", f"commit {git['commit'][:12]}{', with changes' if git['dirty'] else ''}"))
-    facts += [
-        ("input", f"{each['path']}, {size(each['bytes'])}, sha256 {each['sha256'][:12]}…")
-        for each in manifest["inputs"]
-    ]
-    facts.append(("settings", f"sha256 {manifest['config_digest'][:12]}…"))
-    return Provenance(str(results.run), results.scale, tuple(facts))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +18,8 @@ from posterhall.errors import DataError
 from posterhall.evals.planning import analysis, jobs, tables
 from posterhall.evals.planning.conditions import CONDITIONS
 from posterhall.evals.planning.scoring import OUTCOMES
-from posterhall.progress import duration
 from posterhall.report import graph_drawing
+from posterhall.report.provenance import date, provenance
 
 PAGE = "report.html"
 SAMPLES = 2
@@ -107,7 +105,7 @@ def render(paths: Sequence[Path], *, terms: Sequence[str] | None = None) -> str:
         many=len(found["cells"]) > CELLS,
         most=CELLS,
         provenance=[
-            (str(path), _provenance(each)) for path, each in zip(paths, manifests, strict=True) if each
+            (str(path), provenance(each)) for path, each in zip(paths, manifests, strict=True) if each
         ],
         version=__version__,
     )
@@ -162,7 +160,7 @@ def _facts(
     if whole["cut"]:
         facts.append(("Cut off", f"{whole['cut']:,} at the limit of tokens"))
     if manifests and manifests[0] is not None:
-        facts.append(("Date", _date(manifests[0]["start"])))
+        facts.append(("Date", date(manifests[0]["start"])))
     return facts
 
 
@@ -341,28 +339,3 @@ def _walk(path: Sequence[int] | None, names: Sequence[str]) -> str:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text) - LONGEST:,} characters more)"
-
-
-def _provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    machine = manifest["machine"]
-    facts = [
-        ("command", shlex.join(Path(w).name if i == 0 else w for i, w in enumerate(manifest["argv"]))),
-        ("started", _date(manifest["start"])),
-        ("took", duration(manifest["wall_seconds"])),
-        (
-            "machine",
-            f"{machine['cpu']}, {machine['cores']} cores; {machine['os']}, Python {machine['python']}",
-        ),
-        ("settings", f"sha256 {manifest['config_digest'][:12]}…"),
-    ]
-    if git := manifest.get("git"):
-        facts.append(("code", f"commit {git['commit'][:12]}{', with changes' if git['dirty'] else ''}"))
-    return facts
-
-
-def _date(iso: str) -> str:
-    try:
-        moment = datetime.datetime.fromisoformat(iso)
-    except ValueError:
-        return iso
-    return f"{moment.day} {moment:%B %Y, %H:%M} UTC"

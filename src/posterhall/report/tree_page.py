@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +12,8 @@ from typing import Any
 from posterhall import __version__, runs
 from posterhall.errors import DataError
 from posterhall.lm.metered import Usage, money
-from posterhall.progress import duration, size
+from posterhall.progress import duration
+from posterhall.report.provenance import date, provenance
 from posterhall.search.jobs import KIND, read_solutions
 from posterhall.search.settings import WITHOUT_TREE
 from posterhall.search.solution import Solution
@@ -113,7 +112,7 @@ def render(run: Path | str) -> str:
         single=len(solutions) == 1,
         has_trees=config["method"] not in WITHOUT_TREE,
         settings=_settings(config),
-        provenance=_provenance(run, manifest),
+        provenance=[("run", str(run)), *provenance(manifest)],
         unfinished=sum(solution.stopped_by is not None for solution in solutions),
         planned=len(config["problems"]),
         version=__version__,
@@ -140,7 +139,7 @@ def _facts(manifest: Mapping[str, Any], solutions: Sequence[Solution]) -> list[t
     if paid is not None:
         saved = f"; {paid.calls_saved:,} answered from memory" if paid.calls_saved else ""
         facts.append(("Paid", f"{paid.calls:,} calls, {money(paid.cost)}{saved}"))
-    facts.append(("Date", _date(manifest["start"])))
+    facts.append(("Date", date(manifest["start"])))
     facts.append(("Took", duration(manifest["wall_seconds"])))
     return facts
 
@@ -336,30 +335,3 @@ def _value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _provenance(run: Path, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    machine, git = manifest["machine"], manifest.get("git")
-    facts = [
-        ("run", str(run)),
-        ("command", shlex.join(Path(w).name if i == 0 else w for i, w in enumerate(manifest["argv"]))),
-        ("started", _date(manifest["start"])),
-        ("machine", f"{machine['cpu']}, {machine['cores']} cores, {size(machine['memory_bytes'])}"),
-        ("system", f"{machine['os']}, Python {machine['python']}"),
-        ("packages", ", ".join(f"{name} {version}" for name, version in manifest["packages"].items())),
-    ]
-    if git:
-        facts.append(("code", f"commit {git['commit'][:12]}{', with changes' if git['dirty'] else ''}"))
-    facts += [
-        ("input", f"{each['path']}, {size(each['bytes'])}, sha256 {each['sha256'][:12]}…")
-        for each in manifest["inputs"]
-    ]
-    return [*facts, ("settings", f"sha256 {manifest['config_digest'][:12]}…")]
-
-
-def _date(iso: str) -> str:
-    try:
-        moment = datetime.datetime.fromisoformat(iso)
-    except ValueError:
-        return iso
-    return f"{moment.day} {moment:%B %Y, %H:%M} UTC"
