@@ -150,6 +150,7 @@ ROOMS = (
     "posterhall.scaling.emergence",
     "posterhall.claims",
     "posterhall.stats",
+    "posterhall.stats.logistic",
     "posterhall.runs",
     "posterhall.report",
 )
