@@ -17,7 +17,8 @@ def test_a_table_of_cells_ends_in_the_whole(posterhall, tmp_path):
         ["A", "2stepPath"], ["A", "teleDetour"], ["D", "2stepPath"], ["D", "teleDetour"],
     ]  # fmt: skip
     assert lines[5].startswith("all")
-    assert lines[-1] == f"run: {tmp_path / 'run'}"
+    run = tmp_path / "run"
+    assert lines[-2:] == [f"run: {run}", f"page: {run / 'report.html'}"]
 
 
 def test_json_is_one_object_and_is_scored_again_to_the_same(posterhall, tmp_path):

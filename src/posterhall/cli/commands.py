@@ -20,7 +20,7 @@ COMMANDS = {
     "model": ("posterhall.cli.model:app", "Generate text with a model, and see what it is."),
     "lm": ("posterhall.cli.lm:app", "Ask language models: one question, or the same of many documents."),
     "scale": ("posterhall.cli.scale:app", "Scaling laws: fit, allocate, and look for emergence."),
-    "eval": ("posterhall.cli.eval:app", "Evaluate a model: on tasks, at planning."),
+    "eval": ("posterhall.cli.eval:app", "Evaluate a model: on tasks, at planning, in a tournament."),
     "search": ("posterhall.cli.search:app", "Solve problems by searching over a model's thoughts."),
     "claims": ("posterhall.cli.claims:app", "Put headline claims of papers to the test."),
     "serve": ("posterhall.cli.serve:serve", "Serve models to any OpenAI-compatible client."),

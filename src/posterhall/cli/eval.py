@@ -22,7 +22,7 @@ from posterhall.cli.output import (
 )
 from posterhall.errors import UsageError
 
-app = typer.Typer(help="Evaluate a model on tasks.", no_args_is_help=True)
+app = typer.Typer(help="Evaluate a model: on tasks, at planning, in a tournament.", no_args_is_help=True)
 app.command("planning")(eval_planning.planning)
 app.command("arena")(eval_arena.arena)
 app.command("judge")(eval_judge.judge)
@@ -30,7 +30,7 @@ app.command("judge")(eval_judge.judge)
 
 @app.callback()
 def _group() -> None:
-    """Evaluate a model on tasks."""
+    """Evaluate a model: on tasks, at planning, in a tournament."""
 
 
 @app.command()
