@@ -108,9 +108,11 @@ def test_a_forked_process_makes_a_loop_of_its_own():
 
 def test_connect_says_what_is_allowed(tmp_path):
     (tmp_path / "file").write_text("")
-    for spec in ("nosuch", "gpt-4", str(tmp_path / "file"), "", "replay:log", "a/b/c"):
+    for spec in ("nosuch", "gpt-4", str(tmp_path / "file"), "", "a/b/c"):
         with pytest.raises(DataError, match=r"scripted:FILE, or echo"):
             lm.connect(spec)
+    with pytest.raises(DataError, match="log: cannot be read as a log of calls"):
+        lm.connect("replay:log")
     with pytest.raises(DataError, match="names no file"):
         lm.connect("scripted:")
     with pytest.raises(DataError, match="takes no options"):
