@@ -47,7 +47,7 @@ def parameters_count(config: DecoderConfig) -> Parameters:
         embedding=config.vocab_size * dim,
         attention=config.layers * (2 * dim * dim + 2 * dim * keys),
         feed_forward=config.layers * 3 * dim * config.feed_forward_dim,
-        norms=(2 * config.layers + 1) * dim,
+        norms=((2 if config.feed_forward_dim else 1) * config.layers + 1) * dim,
         head=0 if config.tie_embeddings else config.vocab_size * dim,
     )
 

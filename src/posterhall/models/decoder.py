@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from posterhall import seeds
-from posterhall.errors import DataError, did_you_mean
+from posterhall.errors import DataError
 from posterhall.extras import functional, nn, torch
 from posterhall.models.cache import Cache
 from posterhall.models.config import DecoderConfig
 from posterhall.models.layers import FeedForward, RMSNorm
-from posterhall.models.mixers import MixerFactory, Placement, Tree
+from posterhall.models.mixers import MixerFactory, Placement, Tree, factory
 from posterhall.models.mixers.attention import Attention
 from posterhall.objectives import products
 
@@ -23,8 +23,8 @@ class Decoder(nn.Module):
         config: its shape.
         seed: of the initial weights: the same seed gives the same weights, whatever was drawn elsewhere.
             None leaves them uninitialised, for weights that are loaded next.
-        mixers: makers of the mixers that `config.mixers` names beside "attention"; see
-            `posterhall.models.mixers`.
+        mixers: makers of mixers of one's own that `config.mixers` names beside those of
+            `posterhall.models.mixers.MIXERS`.
 
     Attributes:
         config: its shape.
@@ -49,14 +49,11 @@ class Decoder(nn.Module):
         self.gradient_checkpointing = False
         self.draws = 0
         self._seed = seed or 0
-        makers: dict[str, MixerFactory] = {"attention": lambda config, _: Attention(config), **(mixers or {})}
-        for name in config.mixers:
-            if name not in makers:
-                raise DataError(
-                    f"no mixer '{name}'; there is attention.{did_you_mean(name, makers)} "
-                    "Bring your own with Decoder(config, mixers={'name': factory})"
-                )
+        own = mixers or {}
+        makers = {name: own[name] if name in own else factory(name, own) for name in config.mixers}
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.dim))
+        if config.positions == "learned":
+            self.positions = nn.Parameter(torch.empty(config.max_length, config.dim))
         self.blocks = nn.ModuleList(
             Block(config, makers[name](config, layer), layer)
             for layer, name in enumerate(config.layer_mixers)
@@ -70,9 +67,13 @@ class Decoder(nn.Module):
     def _initialise(self, seed: int) -> None:
         config = self.config
         with torch.no_grad():
+            for layer in range(config.layers):
+                if hasattr(self._mixer(layer), "initialise"):
+                    generator = torch.Generator().manual_seed(seeds.derive(seed, "decoder", "mixer", layer))
+                    self._mixer(layer).initialise(generator)
             for name, parameter in self.named_parameters():
                 if ".mixer." in name and not isinstance(self._mixer(int(name.split(".")[1])), Attention):
-                    continue  # a mixer of someone else's begins as its maker has it
+                    continue  # others begin as they have it themselves
                 if parameter.dim() < 2:
                     continue  # gains begin as ones
                 into_stream = name.endswith(("mixer.out.weight", "feed_forward.down.weight"))
@@ -93,6 +94,7 @@ class Decoder(nn.Module):
         at: torch.Tensor | None = None,
         cache: Cache | None = None,
         valid: Sequence[int] | None = None,
+        padding: Literal["right", "left"] = "right",
     ) -> torch.Tensor:
         """States after the last norm.
 
@@ -104,8 +106,10 @@ class Decoder(nn.Module):
             at: (M,) positions in the flattened ids whose states alone are wanted; the last feed-forward
                 layer works only there. Not with a cache.
             cache: what was before; it takes up these tokens.
-            valid: real tokens of each row, with a cache; the rest of the row is padding at its end, whose
-                states mean nothing.
+            valid: real tokens of each row; the others are padding, whose states mean nothing and which
+                leaves no trace. Without a cache only what looks ahead or stands on the left needs it.
+            padding: where a row's padding stands: at its end or at its beginning. Not on the left together
+                with segments, trees or `at`.
 
         Returns:
             (B, T, D), or (M, D).
@@ -114,6 +118,13 @@ class Decoder(nn.Module):
             DataError: for ids, lengths or shapes that do not fit.
         """
         batch, tokens = self._check(ids, segments, trees, cache, valid)
+        if padding == "left" and valid is not None:
+            if segments is not None or trees is not None or at is not None:
+                raise DataError("padding on the left goes neither with segments nor with trees or at")
+            # Mixers know padding at a row's end only: go there, and come back.
+            ids = _rolled(ids, [count - tokens for count in valid])
+            states = self.hidden(ids, cache=cache, valid=valid)
+            return _rolled(states, [tokens - count for count in valid])
         placement = Placement(
             batch=batch,
             tokens=tokens,
@@ -130,6 +141,9 @@ class Decoder(nn.Module):
                 f"token ids from {int(ids.min())} to {int(ids.max())}; this model knows 0 to "
                 f"{self.config.vocab_size - 1}. Is it another model's tokenizer?"
             ) from error
+        if self.config.positions == "learned":
+            # Only padding lies behind the longest sequence.
+            x = x + self.positions[placement.positions().clamp(max=self.config.max_length - 1)]
         noise = self._noise()
         if noise is not None:
             x = drop(x, self.config.dropout, noise, "embedding")
@@ -241,8 +255,6 @@ class Decoder(nn.Module):
         if cache is not None and cache.batch != batch:
             raise DataError(f"ids have {batch} rows, the cache {cache.batch}")
         if valid is not None:
-            if cache is None:
-                raise DataError("valid says what a cache takes up; without a cache, ignore the padding")
             if len(valid) != batch or not all(0 <= each <= tokens for each in valid):
                 raise DataError(f"valid is {list(valid)}; give {batch} numbers from 0 to {tokens}")
         if cache is not None:
@@ -267,7 +279,7 @@ class Decoder(nn.Module):
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + feed_forward(norm(x))."""
+    """x + mixer(norm(x)), then x + feed_forward(norm(x)) unless it has none."""
 
     def __init__(self, config: DecoderConfig, mixer: Any, layer: int) -> None:
         super().__init__()
@@ -275,8 +287,10 @@ class Block(nn.Module):
         self.dropout = config.dropout
         self.mixer_norm = RMSNorm(config.dim, config.norm_eps)
         self.mixer = mixer
-        self.feed_forward_norm = RMSNorm(config.dim, config.norm_eps)
-        self.feed_forward = FeedForward(config.dim, config.feed_forward_dim)
+        self.feeds = config.feed_forward_dim > 0
+        if self.feeds:
+            self.feed_forward_norm = RMSNorm(config.dim, config.norm_eps)
+            self.feed_forward = FeedForward(config.dim, config.feed_forward_dim)
 
     def forward(
         self,
@@ -293,11 +307,20 @@ class Block(nn.Module):
         x = x + mixed
         if at is not None:
             x = x.flatten(0, 1).index_select(0, at)
+        if not self.feeds:
+            return x
         fed = self.feed_forward(self.feed_forward_norm(x))
         if noise is not None:
             fed = drop(fed, self.dropout, noise, "feed_forward", self.layer)
         result: torch.Tensor = x + fed
         return result
+
+
+def _rolled(x: torch.Tensor, shifts: Sequence[int]) -> torch.Tensor:
+    """x (B, T, ...) with the entries of each row moved round by so many places."""
+    batch, tokens = x.shape[:2]
+    along = torch.arange(tokens, device=x.device) - torch.tensor(shifts, device=x.device)[:, None]
+    return x[torch.arange(batch, device=x.device)[:, None], along % tokens]
 
 
 def drop(x: torch.Tensor, share: float, seed: int, *place: str | int) -> torch.Tensor:

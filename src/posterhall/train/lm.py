@@ -16,11 +16,11 @@ from posterhall.data import tokenizer as tokenizers
 from posterhall.data import tokens as streams
 from posterhall.data.documents import Document, documents, expand
 from posterhall.data.packing import Packed
-from posterhall.data.tokenizer import Tokenizer
+from posterhall.data.tokenizer import ByteTokenizer, Tokenizer
 from posterhall.data.tokens import Tokens
 from posterhall.errors import DataError
 from posterhall.extras import torch
-from posterhall.models import Decoder, hub
+from posterhall.models import Decoder, hub, mixers
 from posterhall.progress import Progress
 from posterhall.runs import Run, read_manifest
 from posterhall.train import checkpoint, distributed, loop
@@ -74,6 +74,8 @@ def train_lm(
     """
     if resume and (facts := finished(out, settings)) is not None:
         return facts if distributed.rank() == 0 else None
+    if init is None:
+        mixers.check(settings.shape(ByteTokenizer.vocab_size))
     with distributed.world() as where:
         if not where.first:
             where.wait()

@@ -12,7 +12,7 @@ from posterhall.data.packing import Packing
 from posterhall.data.sources import EncodingErrors
 from posterhall.data.tokenizer import ByteTokenizer
 from posterhall.errors import DataError
-from posterhall.models.config import DecoderConfig
+from posterhall.models.config import DecoderConfig, Positions, mixer_settings
 from posterhall.runs import is_run, read_manifest
 from posterhall.train.settings import TrainSettings
 
@@ -31,7 +31,7 @@ class LmSettings(TrainSettings):
     tokenizer: str = "byte"
     """byte; bpe:N, learnt from the text with N tokens; or a tokenizer.json, or a directory with one."""
     dim: int = 256
-    """Width of the model, a multiple of 2 x heads."""
+    """Width of the model, a multiple of 2 x heads (of the heads without rotary positions)."""
     layers: int = 4
     """Blocks, >= 1."""
     heads: int = 4
@@ -39,7 +39,13 @@ class LmSettings(TrainSettings):
     kv_heads: int | None = None
     """Key and value heads, a divisor of heads; none: as many."""
     ffn_dim: int | None = None
-    """Width of the feed-forward layer; none: 8/3 dim, rounded up to a multiple of 64."""
+    """Width of the feed-forward layer; none: 8/3 dim, rounded up to a multiple of 64; 0: no such layers."""
+    mixers: tuple[str, ...] = ("attention",)
+    """What mixes the positions of a sequence: one name for all layers, or one a layer."""
+    mixer_settings: tuple[str, ...] = ()
+    """Settings of mixers, each as mixer.setting=value: mamba.state=32."""
+    positions: Positions = "rotary"
+    """Attention by rotary positions, learned vectors of the positions, or none but the mixers' order."""
     tie_embeddings: bool = True
     """One matrix for the embedding and the head."""
     dropout: float = 0.0
@@ -84,6 +90,9 @@ class LmSettings(TrainSettings):
             kv_heads=self.kv_heads,
             ffn_dim=self.ffn_dim,
             max_length=self.context,
+            mixers=self.mixers,
+            mixer_settings=mixer_settings(self.mixer_settings),
+            positions=self.positions,
             tie_embeddings=self.tie_embeddings,
             dropout=self.dropout,
         )

@@ -7,26 +7,91 @@ agree (`check_mixer` in the tests holds every mixer to it):
 - chunk-continued: the next T tokens after those that a state remembers, `mixer(x, placement, state)`;
 - step: the same with T = 1.
 
-A decoder makes one for each layer by its name in `DecoderConfig.mixers`: "attention", or a name that the
-caller brings, `Decoder(config, mixers={"mine": lambda config, layer: Mine(config.dim)})`.
+A decoder makes one for each layer by its name in `DecoderConfig.mixers`: one of `MIXERS`, or a name that
+the caller brings, `Decoder(config, mixers={"mine": lambda config, layer: Mine(config.dim)})`. A mixer's
+settings are a frozen dataclass in its own file, filled by `settings_of`.
+
+A mixer begins as its `initialise(generator)` has it, where there is one (a decoder calls it with a generator
+of its own for each layer), and otherwise as its constructor has. Padding at a row's beginning never reaches
+a mixer: the decoder moves it to the end, where `Placement.valid` tells of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import importlib
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast, runtime_checkable
 
+from posterhall.config import resolve
+from posterhall.errors import DataError, did_you_mean
 from posterhall.extras import torch
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from posterhall.models.config import DecoderConfig
+
+MIXERS: dict[str, str] = {
+    "attention": "posterhall.models.mixers.attention:make",
+}
+"""The mixers at hand: name to "module:factory", imported when one is made; a factory is a `MixerFactory`."""
 
 Growth = Literal["constant", "linear"]
 """How the memory of a state grows with the tokens it has seen."""
 
 MixerFactory = Callable[["DecoderConfig", int], Any]
 """Makes the mixer of a layer (counted from 0), from the decoder's shape."""
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
+
+
+def factory(name: str, known: Collection[str] = ()) -> MixerFactory:
+    """The maker of a mixer of `MIXERS`.
+
+    Args:
+        name: of the mixer.
+        known: further names for the message, which are the caller's own.
+
+    Raises:
+        DataError: for an unknown name.
+    """
+    if name not in MIXERS:
+        names = [*MIXERS, *known]
+        raise DataError(
+            f"no mixer '{name}'; there is {', '.join(names)}.{did_you_mean(name, names)} "
+            "Bring your own with Decoder(config, mixers={'name': factory})"
+        )
+    module, _, maker = MIXERS[name].partition(":")
+    return cast("MixerFactory", getattr(importlib.import_module(module), maker))
+
+
+def settings_of(config: DecoderConfig, name: str, cls: type[Settings]) -> Settings:
+    """The settings of a mixer in a decoder: its defaults, and what `config.mixer_settings` says of it.
+
+    Values may be text, as they come from a command line.
+
+    Raises:
+        DataError: for an unknown setting, or a value of the wrong type or out of range.
+    """
+    stated = config.mixer_settings.get(name, {})
+    given = {key: "none" if each is None else each for key, each in stated.items()}
+    try:
+        return resolve(cls, flags=given, environ={})
+    except DataError as error:
+        raise DataError(f"mixer_settings of {name}: {re.sub(r'^--[^ ]+: ', '', str(error))}") from None
+
+
+def check(config: DecoderConfig) -> None:
+    """Make one mixer of each kind that a decoder has, to see early whether its settings serve.
+
+    Raises:
+        DataError: if one does not exist or cannot be made.
+    """
+    for layer, name in enumerate(config.layer_mixers):
+        if name not in config.layer_mixers[:layer]:
+            factory(name)(config, layer)
 
 
 @runtime_checkable
@@ -112,7 +177,8 @@ class Placement:
     """Tokens each row had before, with states; None: there are no states."""
     valid: tuple[int, ...] | None = None
     """Real tokens of each row's chunk; those after them are padding. None: all are real. A state must
-    not remember padding, or must be able to forget it: the next chunk starts at past + valid."""
+    not remember padding, or must be able to forget it: the next chunk starts at past + valid. What is not
+    causal must not look at padding either; nobody reads the results there."""
     segments: torch.Tensor | None = None
     """(B, T) numbers of the documents packed into a row, equal within a document and never repeated by a
     later one in the same row; tokens of other documents are out of sight. Not together with states."""

@@ -15,10 +15,16 @@ if TYPE_CHECKING:
     from posterhall.models.config import DecoderConfig
 
 
+def make(config: DecoderConfig, layer: int) -> Attention:
+    """The attention of a decoder's layer; it is the same in all."""
+    del layer
+    return Attention(config)
+
+
 class Attention(nn.Module):
     """softmax(Q K^T / sqrt(H)) V (Vaswani et al. 2017, eq. 1), each head of keys serving several of queries.
 
-    Projections of queries, keys and values are one matrix, in this order; files keep them apart.
+    Queries and keys are turned by their positions if the decoder's are rotary. Projections of queries, keys and values are one matrix, in this order; files keep them apart.
     """
 
     causal = True
@@ -28,7 +34,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.kv_heads = config.heads, config.key_value_heads
         self.head_dim = config.head_dim
-        self.max_length, self.theta = config.max_length, config.rope_theta
+        self.max_length = config.max_length
+        self.theta = config.rope_theta if config.positions == "rotary" else None
         self.qkv = Linear(config.dim, (self.heads + 2 * self.kv_heads) * self.head_dim)
         self.out = Linear(config.dim, config.dim)
 
@@ -45,10 +52,14 @@ class Attention(nn.Module):
         """Attend to what is before each token and to itself; see `Mixer`."""
         batch, tokens, _ = x.shape
         qkv = self.qkv(x).view(batch, tokens, -1, self.head_dim)
-        if state is not None and tokens == 1 and _ops.is_step(qkv, state.kept):
+        even = self.head_dim % 2 == 0  # what the step's kernel takes; always so with rotary positions
+        if state is not None and tokens == 1 and even and _ops.is_step(qkv, state.kept):
             return cast("torch.Tensor", self.out(self._step(qkv, placement, state)))
-        cos, sin = self._turns(placement, qkv.dtype)
-        queries, keys, values = _ops.rotate(qkv, cos, sin, self.heads, self.kv_heads)
+        if self.theta is None:
+            queries, keys, values = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], dim=2)
+        else:
+            cos, sin = self._turns(placement, qkv.dtype)
+            queries, keys, values = _ops.rotate(qkv, cos, sin, self.heads, self.kv_heads)
         if placement.trees is not None:
             mixed = branching.attend(queries, keys, values, placement.trees)
             return cast("torch.Tensor", self.out(mixed.reshape(batch, tokens, -1)))
@@ -165,13 +176,16 @@ class AttentionState:
 
 @functools.lru_cache(maxsize=16)
 def rotary_table(
-    head_dim: int, length: int, theta: float, dtype: torch.dtype, device: torch.device
+    head_dim: int, length: int, theta: float | None, dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:
     """(2, length, head_dim / 2): cos and sin of position * theta^(-2 i / head_dim), computed in float32.
 
-    Float32, as every implementation whose checkpoints are read here has it; for the large angles of long
+    Without theta nothing is turned: cosines of 1. Float32, as every implementation whose checkpoints are read here has it; for the large angles of long
     texts float64 would give other logits.
     """
+    if theta is None:
+        ones = torch.ones((length, head_dim // 2), dtype=dtype, device=device)
+        return torch.stack((ones, torch.zeros_like(ones)))
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
     angles = torch.outer(torch.arange(length, dtype=torch.float32, device=device), 1.0 / theta**exponents)
     return torch.stack((angles.cos(), angles.sin())).to(dtype)
