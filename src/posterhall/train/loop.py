@@ -36,7 +36,8 @@ class Items(Protocol):
     """Data as the loop takes them: an endless sequence of epochs, any stretch of which can be had.
 
     `posterhall.data.packing.Packed` is one. An attribute `context` (labels an item) lets training be
-    measured in tokens.
+    measured in tokens. One `phase` (items, a multiple of a step's) says that what they hold follows from the
+    weights at the last multiple of it: there alone training stops and leaves checkpoints.
     """
 
     items: int
@@ -233,10 +234,11 @@ class _Training:
                     last or (settings.eval_every and state.step % settings.eval_every == 0)
                 ):
                     self._evaluate(metrics)
-                if (stopping or saving) and not last:
+                settled = state.items % getattr(self.data, "phase", 1) == 0
+                if (stopping or saving) and settled and not last:
                     self._save()
                     saved = time.monotonic()
-                if stopping and not last:
+                if stopping and settled and not last:
                     raise Interrupted(
                         f"stopped at step {state.step:,} of {self.steps:,}; the same command with --resume "
                         "goes on from there"
