@@ -11,7 +11,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -51,6 +51,8 @@ def save(
     *,
     tokenizer: Savable | None = None,
     shard_bytes: float = 5e9,
+    more_tensors: Mapping[str, Any] | None = None,
+    more_config: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a model as a Llama checkpoint.
 
@@ -62,6 +64,8 @@ def save(
         directory: where.
         tokenizer: its files are written too, and its ids of beginning and end.
         shard_bytes: largest file of weights; more are cut into several, with an index.
+        more_tensors, more_config: further tensors (a head) and entries of config.json; the latter go before
+            those of the model.
 
     Returns:
         The directory.
@@ -83,6 +87,8 @@ def save(
         piece.name: parameters[piece.parameter].detach()[slice(*piece.rows)].cpu().contiguous()
         for piece in _llama.pieces(model.config)
     }
+    tensors |= {name: tensor.cpu().contiguous() for name, tensor in (more_tensors or {}).items()}
+    config |= more_config or {}
     beside = directory.with_name(f".{directory.name[:60]}.{os.urandom(6).hex()}.tmp")
     try:
         beside.mkdir(parents=True)
@@ -112,7 +118,9 @@ def save(
     return directory
 
 
-def load(path: Path | str, *, dtype: Any = None, device: Any = "cpu") -> Decoder:
+def load(
+    path: Path | str, *, dtype: Any = None, device: Any = "cpu", ignore: Collection[str] = ()
+) -> Decoder:
     """Read a Llama checkpoint.
 
     Args:
@@ -120,6 +128,7 @@ def load(path: Path | str, *, dtype: Any = None, device: Any = "cpu") -> Decoder
             Hugging Face hub ("owner/name"), which is downloaded, safetensors only.
         dtype: a torch type, or its name; None keeps that of the files.
         device: where to put it.
+        ignore: names of tensors that are not the decoder's.
 
     Returns:
         The model, in evaluation mode.
@@ -142,7 +151,7 @@ def load(path: Path | str, *, dtype: Any = None, device: Any = "cpu") -> Decoder
         try:
             with safetensors.safe_open(file, framework="pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 - not a mapping
-                    if _is_redundant(name, config):
+                    if name in ignore or _is_redundant(name, config):
                         continue
                     if name not in needed:
                         raise DataError(f"{file}: tensor {name} is none of a Llama without biases")
