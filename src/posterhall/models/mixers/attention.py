@@ -58,7 +58,8 @@ class Attention(nn.Module):
         if self.theta is None:
             queries, keys, values = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], dim=2)
         else:
-            cos, sin = self._turns(placement, qkv.dtype)
+            table = rotary_table(self.head_dim, self.max_length, self.theta, qkv.dtype, placement.device)
+            cos, sin = turns(table, placement)
             queries, keys, values = _ops.rotate(qkv, cos, sin, self.heads, self.kv_heads)
         if placement.trees is not None:
             mixed = branching.attend(queries, keys, values, placement.trees)
@@ -86,19 +87,6 @@ class Attention(nn.Module):
         state.resize(placement.end)
         mixed = _ops.attend(qkv[:, 0], table, state.kept, placement.starts(), self.heads)
         return mixed.view(placement.batch, 1, -1)
-
-    def _turns(self, placement: Placement, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines of the tokens' angles, each (B or 1, T, 1, H / 2)."""
-        table = rotary_table(self.head_dim, self.max_length, self.theta, dtype, placement.device)
-        start = placement.start
-        if placement.trees is not None:
-            turns = table[:, placement.positions()]
-        elif start is None:
-            # Only padding lies behind the longest sequence.
-            turns = table[:, placement.positions().clamp(max=self.max_length - 1)]
-        else:
-            turns = table[:, None, start : start + placement.tokens]
-        return turns[0].unsqueeze(2), turns[1].unsqueeze(2)
 
 
 class AttentionState:
@@ -172,6 +160,19 @@ class AttentionState:
         moved = self.kept.new_zeros((2, capacity, heads, max(room, length), size))
         moved[:, : self.rows, :, :room] = self.kept[:, : self.rows]
         self.kept = moved
+
+
+def turns(table: torch.Tensor, placement: Placement) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines of the tokens' angles, each (B or 1, T, 1, H / 2), from a `rotary_table`."""
+    start = placement.start
+    if placement.trees is not None:
+        turned = table[:, placement.positions()]
+    elif start is None:
+        # Only padding lies behind the longest sequence.
+        turned = table[:, placement.positions().clamp(max=table.shape[1] - 1)]
+    else:
+        turned = table[:, None, start : start + placement.tokens]
+    return turned[0].unsqueeze(2), turned[1].unsqueeze(2)
 
 
 @functools.lru_cache(maxsize=16)
