@@ -1,6 +1,7 @@
 """Pure loss functions on tensors, and the matrix products they share with the models.
 
-Modules are imported on first use: `posterhall.objectives.lm`, `.preference`, `.reward`, `.products`.
+Modules are imported on first use: `posterhall.objectives.lm`, `.ppo`, `.preference`, `.reward`,
+`.products`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-_MODULES = ("lm", "preference", "products", "reward")
+_MODULES = ("lm", "ppo", "preference", "products", "reward")
 
 
 def __getattr__(name: str) -> ModuleType:
