@@ -1,0 +1,320 @@
+"""Training on a reward by PPO or without a critic: from Python with any reward, and as a job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posterhall.config import to_dict
+from posterhall.data import prompts as reading
+from posterhall.data import tokenizer as tokenizers
+from posterhall.data.documents import expand
+from posterhall.data.prompts import PromptTokens
+from posterhall.data.tokenizer import Tokenizer
+from posterhall.errors import DataError, UsageError
+from posterhall.extras import nn, torch
+from posterhall.models import causal, hub
+from posterhall.objectives import ppo
+from posterhall.runs import Run
+from posterhall.seeds import generator
+from posterhall.train import loop, scorers
+from posterhall.train.lm_settings import finished
+from posterhall.train.ppo_settings import KIND, PpoSettings
+from posterhall.train.rollouts import (
+    TOLD,
+    ActorCritic,
+    Reference,
+    Reward,
+    Rollouts,
+    Sampler,
+    layout_of,
+    summary,
+)
+
+MODEL = "model"
+"""Folder in artifacts/."""
+
+
+@dataclass(frozen=True)
+class PpoObjective:
+    """The objective of `fit` for batches of `Rollouts`."""
+
+    settings: PpoSettings
+
+    def __call__(
+        self, actor: ActorCritic, batch: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Policy loss and, with a critic, `value_weight` times value loss, means over the answers' tokens."""
+        settings = self.settings
+        logp, values = actor.read(dict(batch))
+        loss, metrics = ppo.policy_loss(logp, batch["old"], batch["advantages"], clip=settings.clip_ratio)
+        metrics["policy_loss"] = loss.detach()
+        if values is not None:
+            missed, more = ppo.value_loss(
+                values, batch["old_values"], batch["returns"], clip=settings.clip_value
+            )
+            loss = loss + settings.value_weight * missed
+            metrics |= {"value_loss": missed.detach(), **more}
+        told = dict(zip(TOLD, batch["told"], strict=True))
+        if values is None:
+            del told["explained_variance"]
+        return loss, {"tokens": len(logp), **metrics, **told}
+
+
+def fit_ppo(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int] | NDArray[np.int32]],
+    *,
+    reward: Reward,
+    settings: PpoSettings,
+    reference: nn.Module | None = None,
+    stop_ids: Sequence[int] = (),
+    names: Sequence[str] | None = None,
+    held_out: Sequence[NDArray[np.int32]] | None = None,
+    out: Run | Path | str | None = None,
+    resume: bool = False,
+    checkpoint_seconds: float = 300.0,
+    tensorboard: bool = False,
+    quiet: bool = True,
+) -> loop.Trained:
+    """Train a model on a reward, in place.
+
+    Each rollout draws answers with the model as it is, has them rewarded, and is passed over `passes` times.
+    Answers are paid `reward - beta KL`, with the KL to the reference.
+
+    Args:
+        model: on the device on which it is to be trained. With adapters, only they are trained.
+        prompts: token ids of each, at least one, with room for an answer in the model.
+        reward: gives the rewards (B,), finite, of whole texts; see `posterhall.train.rollouts.Reward`.
+        settings: how.
+        reference: what the model is tied to. None: the model as it is now (its adapters off if it has
+            any; else a copy, which takes as much memory once more). To resume, give the model as it was.
+        stop_ids: tokens that end an answer; they are part of it. None of them: all have max_new_tokens.
+        names: what each prompt is called in messages of errors, as file and line.
+        held_out: prompts to evaluate on: "loss" is beta KL - reward of their answers, by which the best
+            weights are chosen.
+        out, resume, checkpoint_seconds, tensorboard, quiet: see `posterhall.train.fit`. Training stops and
+            leaves checkpoints between rollouts only.
+
+    Returns:
+        What came of it; its `model` is the one given.
+
+    Raises:
+        DataError: for prompts that do not fit; a reward that is not finite or not one an answer, before
+            anything is learnt from the rollout.
+        PosterhallError, Interrupted: see `posterhall.train.fit`.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("PPO trains in one process; start it without torchrun")
+    arrays = [np.asarray(ids, np.int32) for ids in prompts]
+    called = list(names) if names is not None else [f"prompt {i + 1:,}" for i in range(len(arrays))]
+    if len(called) != len(arrays):
+        raise DataError(f"{len(called)} names for {len(arrays)} prompts; give one each")
+    longest = int(model.config.max_length)  # type: ignore[arg-type,union-attr]
+    _check(arrays, called, longest)
+    held = list(held_out or ())
+    _check(held, [f"held-out prompt {i + 1:,}" for i in range(len(held))], longest, some=False)
+    tied = Reference.of(model) if reference is None else Reference(reference, adapted=False)
+    actor = ActorCritic(model, settings)
+    sampler = Sampler(actor, reward, tied, settings, stop_ids=stop_ids, layout=layout_of(model))
+    trained = loop.fit(
+        actor,
+        Rollouts(sampler, arrays, called),
+        objective=PpoObjective(settings),
+        settings=settings,
+        out=out,
+        evaluate=_evaluation(sampler, held) if held else None,
+        resume=resume,
+        checkpoint_seconds=checkpoint_seconds,
+        tensorboard=tensorboard,
+        quiet=quiet,
+    )
+    trained.model = model
+    return trained
+
+
+def _check(
+    prompts: Sequence[NDArray[np.int32]], names: Sequence[str], longest: int, *, some: bool = True
+) -> None:
+    if some and not prompts:
+        raise DataError("no prompts; give token ids of at least one")
+    for ids, name in zip(prompts, names, strict=True):
+        if not 1 <= len(ids) <= longest:
+            raise DataError(
+                f"{name} has {len(ids):,} tokens; it must have 1 to {longest:,}, the model's longest text. "
+                "Cut it, or leave it out"
+            )
+
+
+def _evaluation(sampler: Sampler, prompts: Sequence[NDArray[np.int32]]) -> loop.Evaluation:
+    """The mean reward of answers to prompts, and what their KL costs; drawn with the same seeds each time."""
+
+    def evaluate(_: Any) -> dict[str, float]:
+        names = [f"held-out prompt {i + 1:,}" for i in range(len(prompts))]
+        told = summary(sampler.draw(prompts, names, "evaluation"), sampler.settings.beta)
+        return {
+            "loss": -told["objective"],
+            **{name: told[name] for name in ("reward", "kl", "length", "ended")},
+        }
+
+    return evaluate
+
+
+def train_ppo(
+    settings: PpoSettings,
+    model: Path | str,
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    held_out: Sequence[Path] = (),
+    device: str | None = None,
+    judge_options: Mapping[str, Any] | None = None,
+    checkpoint_seconds: float = 300.0,
+    tensorboard: bool = False,
+    resume: bool = False,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Train a model on the reward that the settings name, with checkpoints, and save it with its tokeniser.
+
+    Args:
+        settings: how.
+        model: what is trained, and as it is now its own reference: a directory, a run, or an id of the hub.
+        sources: files of prompts; see `posterhall.data.prompts.read`.
+        out: the run directory; the model goes to artifacts/model in it.
+        held_out: prompts to evaluate on; without them a share of the others (`eval_fraction`).
+        device: as torch names it; None takes an accelerator if there is one.
+        judge_options: of the model that judges; see `posterhall.lm.stack.connect`.
+        checkpoint_seconds: time between checkpoints.
+        tensorboard: also write event files.
+        resume: go on with the run that is there; a finished one is left as it is.
+        quiet: show no progress.
+
+    Returns:
+        What `posterhall train ppo --json` prints.
+
+    Raises:
+        DataError: for bad input, or a run that is there already.
+        Interrupted: on Ctrl-C, after a checkpoint.
+    """
+    if resume and (facts := finished(out, settings)) is not None:
+        return facts
+    directory = hub.locate(model)
+    inputs = [*expand(sources), *(expand(held_out) if held_out else []), directory]
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with (
+        scorers.scorer(settings.reward, device=where, **(judge_options or {})) as scorer,
+        Run.start(
+            out,
+            kind=KIND,
+            config=to_dict(settings),
+            inputs=[*inputs, *scorer.files],
+            seeds=[settings.seed],
+            resume=resume,
+        ) as run,
+    ):
+        tokenizer = tokenizers.load(directory)
+        policy: Any = causal.load(directory, dtype=torch.float32, device=where)
+        found, train, held = _prompts(settings, sources, held_out, tokenizer, policy.config.max_length)
+        if policy.config.vocab_size < tokenizer.vocab_size:
+            raise DataError(
+                f"{directory}: the tokeniser has {tokenizer.vocab_size:,} tokens, the model only "
+                f"{policy.config.vocab_size:,}"
+            )
+        ends = hub.end_ids(directory) | (set() if tokenizer.eos_id is None else {tokenizer.eos_id})
+        trained = fit_ppo(
+            policy,
+            train.ids,
+            reward=scorer.of_tokens(tokenizer),
+            settings=settings,
+            stop_ids=sorted(ends),
+            names=[row.where for row in train.rows],
+            held_out=held,
+            out=run,
+            checkpoint_seconds=checkpoint_seconds,
+            tensorboard=tensorboard,
+            quiet=quiet,
+        )
+        hub.save(policy, run.artifact(MODEL), tokenizer=tokenizer)
+        facts = _facts(settings, run, directory, trained, train, found.refused + train.refused, held)
+        for name in (loop.CHECKPOINT, loop.BEST):
+            run.checkpoint(name).unlink(missing_ok=True)
+        run.finish(**facts)
+    return facts
+
+
+def _prompts(
+    settings: PpoSettings,
+    sources: Sequence[Path],
+    held_out: Sequence[Path],
+    tokenizer: Tokenizer,
+    longest: int,
+) -> tuple[reading.Prompts, PromptTokens, list[NDArray[np.int32]]]:
+    """What was read, what is trained on, and what is held out."""
+    room = longest - settings.max_new_tokens
+    if room < 1:
+        raise DataError(
+            f"max_new_tokens is {settings.max_new_tokens}, which leaves no room for a prompt in a model of "
+            f"{longest:,} tokens; ask for fewer"
+        )
+    how: dict[str, Any] = {"max_length": room, "begin": settings.begin, "too_long": settings.too_long}
+    found = reading.read(sources)
+    train = reading.encode(found.rows, tokenizer, **how)
+    if held_out:
+        return found, train, reading.encode(reading.read(held_out).rows, tokenizer, **how).ids
+    order = generator(settings.seed, "held-out prompts").permutation(len(train.ids))
+    apart = set(order[: int(settings.eval_fraction * len(order))].tolist())
+    held = [ids for i, ids in enumerate(train.ids) if i in apart]
+    train.ids = [ids for i, ids in enumerate(train.ids) if i not in apart]
+    train.rows = [row for i, row in enumerate(train.rows) if i not in apart]
+    return found, train, held
+
+
+def _facts(
+    settings: PpoSettings,
+    run: Run,
+    reference: Path,
+    trained: loop.Trained,
+    train: PromptTokens,
+    refused: Mapping[str, int],
+    held: Sequence[Any],
+) -> dict[str, Any]:
+    """What came out."""
+    last: dict[str, Any] = next((line for line in reversed(trained.history) if "loss" in line), {})
+    names = (
+        "reward",
+        "kl",
+        "objective",
+        "beta",
+        "entropy",
+        "length",
+        "ended",
+        "clip_share",
+        "explained_variance",
+    )
+    return {
+        "run": str(run.path),
+        "model": str(run.artifact(MODEL)),
+        "reference": str(reference),
+        "reward_name": settings.reward,
+        "advantage": settings.advantage,
+        "prompts": len(train.ids),
+        "refused": dict(sorted(refused.items())),
+        "cut_prompts": train.cut,
+        "rollouts": trained.steps * settings.rows_a_step // settings.phase,
+        "answers": trained.steps * settings.rows_a_step // settings.passes,
+        "steps": trained.steps,
+        "train_loss": trained.loss,
+        "train": {name: last[name] for name in names if name in last},
+        "eval_prompts": len(held),
+        "eval": {name: value for name, value in trained.evaluation.items() if name != "loss"},
+        "loss": trained.evaluation.get("loss"),
+        "best_loss": trained.best_loss,
+        "best_step": trained.best_step,
+        "seconds": trained.seconds,
+    }
