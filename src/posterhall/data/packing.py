@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from posterhall.data.epochs import Epochs
 from posterhall.data.tokens import Tokens
 from posterhall.errors import DataError
 from posterhall.seeds import generator
@@ -63,9 +64,6 @@ class Packed:
         self.context = context
         self.seed = seed
         self._packing = packing
-        self._shuffle = shuffle
-        self._epoch = -1
-        self._order: NDArray[np.int64] = np.zeros(0, np.int64)
         labels = len(self._stream) - 1
         rows = -(-labels // context) if whole else labels // context
         if rows < 1:
@@ -85,6 +83,12 @@ class Packed:
         self.items = len(self._rows)
         self.unique_tokens = min(self.items * context, labels)
 
+        def order(epoch: int) -> NDArray[np.int64]:
+            draw = generator(seed, "order", epoch)
+            return draw.permutation(self.items) if shuffle else np.arange(self.items)
+
+        self._epochs = Epochs(self.items, order)
+
     def take(self, first: int, count: int) -> dict[str, NDArray[np.int64]]:
         """Rows `first` to `first + count` of the endless sequence of epochs.
 
@@ -92,7 +96,7 @@ class Packed:
             "ids" and "labels", each (count, context) int64, ``labels[:, t]`` being the token after
             ``ids[:, t]``; with packing "documents" also "segments", numbered from 0 in each row.
         """
-        rows = self._rows[self._drawn(first, count)]
+        rows = self._rows[self._epochs.drawn(first, count)]
         places = rows[:, None] * self.context + np.arange(self.context + 1)
         inside = places < len(self._stream)
         tokens = self._stream[np.minimum(places, len(self._stream) - 1)].astype(np.int64)
@@ -103,21 +107,3 @@ class Packed:
         if self._bos is not None:
             labels[labels == self._bos] = IGNORED  # the next document does not follow from this one
         return {"ids": ids, "labels": labels, "segments": segments - segments[:, :1]}
-
-    def _drawn(self, first: int, count: int) -> NDArray[np.int64]:
-        """Positions in `_rows` of a stretch of the sequence of epochs."""
-        parts = []
-        while count > 0:
-            epoch, index = divmod(first, self.items)
-            part = self._order_of(epoch)[index : index + count]
-            parts.append(part)
-            first += len(part)
-            count -= len(part)
-        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
-
-    def _order_of(self, epoch: int) -> NDArray[np.int64]:
-        if epoch != self._epoch:
-            draw = generator(self.seed, "order", epoch)
-            self._order = draw.permutation(self.items) if self._shuffle else np.arange(self.items)
-            self._epoch = epoch
-        return self._order
