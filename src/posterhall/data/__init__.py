@@ -1,8 +1,8 @@
 """Reading and representing data: words and documents, tokens and rows, corpora of known truth.
 
 Modules are imported on first use. Word vectors read `posterhall.data.corpus`, `.vocabulary` and
-`.phrases`; language models `.documents`, `.tokenizer`, `.tokens` and `.packing`, and `.preference` where they
-are aligned. `.python_text` is the text that every machine with Python has, `.synthetic` is made here.
+`.phrases`; language models `.documents`, `.tokenizer`, `.tokens` and `.packing`, `.chat` where they are
+fine-tuned, and `.preference` where they are aligned. `.python_text` is the text that every machine with Python has, `.synthetic` is made here.
 """
 
 from __future__ import annotations
@@ -11,9 +11,14 @@ import importlib
 from types import ModuleType
 
 _MODULES = (
+    "chat",
+    "chat_batches",
+    "chat_template",
+    "chat_tokens",
     "corpus",
     "documents",
     "encoded",
+    "epochs",
     "objects",
     "packing",
     "phrases",
@@ -21,7 +26,9 @@ _MODULES = (
     "preference_forms",
     "preference_tokens",
     "python_text",
+    "refusals",
     "sources",
+    "special_tokens",
     "synthetic",
     "tokenizer",
     "tokens",

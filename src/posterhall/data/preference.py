@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from posterhall.data.objects import Object, objects
+from posterhall.data.refusals import Refusals
 from posterhall.errors import DataError, did_you_mean
 
 Form = Literal["auto", "pairs", "rankings", "hh", "shp", "tldr", "oasst1"]
@@ -39,6 +40,9 @@ class Preference:
     """File and line."""
     scores: tuple[float, ...] | None = None
     """Of the answers, not increasing; equal ones are tied. None: each is better than the next."""
+    messages: tuple[tuple[str, str], ...] = ()
+    """(role, text) of the conversation before the answers, which a chat template is to render; the prompt is
+    empty then. Without any, prompt and answers are the text itself."""
 
     def pairs(self) -> Iterator[tuple[int, int]]:
         """Indices (better, worse) of all pairs, ties left out."""
@@ -54,28 +58,21 @@ class Preference:
 
 
 @dataclass
-class Preferences:
+class Preferences(Refusals):
     """What a reader found."""
 
     rows: list[Preference] = field(default_factory=list)
-    refused: Counter[str] = field(default_factory=Counter)
-    """Rows that were left out, by reason."""
-    first: dict[str, str] = field(default_factory=dict)
-    """Where the first row of each reason is."""
+    as_messages: bool = False
+    """Whether conversations stay messages."""
 
     def contradictions(self) -> int:
         """Pairs that some other row has the other way round (people disagree; they are kept)."""
         seen = Counter(
-            (row.prompt, row.answers[better], row.answers[worse])
+            ((row.prompt, row.messages), row.answers[better], row.answers[worse])
             for row in self.rows
             for better, worse in row.pairs()
         )
         return sum(seen[prompt, worse, better] for prompt, better, worse in seen)
-
-    def refuse(self, reason: str, where: str) -> None:
-        """Count a row that is left out."""
-        self.refused[reason] += 1
-        self.first.setdefault(reason, where)
 
     def add(self, row: Preference) -> None:
         """Keep a row, or refuse it."""
@@ -90,7 +87,11 @@ class Preferences:
 
 
 def read(
-    paths: str | Path | Iterable[str | Path], *, form: Form = "auto", min_score_ratio: float = 2.0
+    paths: str | Path | Iterable[str | Path],
+    *,
+    form: Form = "auto",
+    min_score_ratio: float = 2.0,
+    as_messages: bool = False,
 ) -> Preferences:
     """Read preferences.
 
@@ -98,7 +99,7 @@ def read(
 
     - pairs: "prompt", "chosen" and "rejected", as text, or as chat messages (lists of {"role", "content"}),
       then with the prompt in a field of its own or as what both begin with. Messages become text as in
-      "hh".
+      "hh", unless they stay `as_messages`.
     - rankings: "prompt" and "answers" (texts, the best first), or "answers" and "scores" (numbers, higher
       is better, equal ones tied).
     - hh: Anthropic's helpful and harmless dialogues: "chosen" and "rejected", whole, alike up to an
@@ -113,6 +114,7 @@ def read(
         paths: JSON lines or Parquet; files, directories and patterns.
         form: one of these, or auto.
         min_score_ratio: see shp.
+        as_messages: keep conversations (of pairs and oasst1) as messages, for a model's chat template.
 
     Returns:
         Rows in the order of the files, and what was refused.
@@ -127,7 +129,7 @@ def read(
         raise DataError(f"form is '{form}'; it must be one of {', '.join(get_args(Form))}.{near}")
     if not min_score_ratio >= 1:
         raise DataError(f"min_score_ratio is {min_score_ratio}; it must be at least 1")
-    found = Preferences()
+    found = Preferences(as_messages=as_messages)
     stream = iter(objects(paths))
     head = next(stream, None)
     if head is None:
@@ -147,10 +149,7 @@ def read(
         for row in everything:
             readers[kind](row, found)
     if not found.rows:
-        said = "; ".join(
-            f"{reason}: {n:,}, first {found.first[reason]}" for reason, n in found.refused.items()
-        )
-        raise DataError(f"{_named(paths)}: no row is of use ({said or 'no ranked answers'})")
+        raise DataError(f"{_named(paths)}: no row is of use ({found.reasons() or 'no ranked answers'})")
     return found
 
 
@@ -194,6 +193,11 @@ def add_conversation(
     scores: tuple[float, ...] | None = None,
 ) -> None:
     """Keep a row of chat messages and what the assistant could say next, or refuse it."""
+    if into.as_messages:
+        roles = {"prompter": "user"}
+        messages = tuple((roles.get(each["role"], each["role"]), each["content"]) for each in before)
+        into.add(Preference("", tuple(answers), where, scores, messages))
+        return
     try:
         prompt = render(before, where) + ASSISTANT
         said = tuple(render([{"role": "assistant", "content": each}], where) for each in answers)

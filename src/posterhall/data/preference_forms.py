@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from posterhall.data.objects import Object
@@ -82,21 +83,11 @@ def summaries(row: Object, into: Preferences) -> None:
 
 def open_assistant(rows: Iterable[Object], into: Preferences) -> None:
     """Köpf et al. 2023: trees of messages, whose answers people have ranked (0 is the best)."""
-    messages: dict[str, dict[str, Any]] = {}
+    messages = _messages(rows)
     children: dict[str, list[str]] = {}
-    for row in rows:
-        nested = row.fields.get("prompt")
-        for message in _flat(nested) if isinstance(nested, dict) else [row.fields]:
-            name = message.get("message_id")
-            if not isinstance(name, str) or not isinstance(message.get("text"), str):
-                raise DataError(
-                    f"{row.where}: a message without 'message_id' or 'text'; is it Open Assistant's?"
-                )
-            if name in messages:
-                raise DataError(f"{row.where}: message {name} is there a second time; is a file read twice?")
-            messages[name] = {**message, "where": row.where}
-            if message.get("role") == "assistant" and message.get("parent_id") and not message.get("deleted"):
-                children.setdefault(message["parent_id"], []).append(name)
+    for name, message in messages.items():
+        if message.get("role") == "assistant" and message.get("parent_id") and not message.get("deleted"):
+            children.setdefault(message["parent_id"], []).append(name)
     for parent, names in children.items():
         ranked = [messages[name] for name in names if isinstance(messages[name].get("rank"), int)]
         if len(ranked) < 2:
@@ -109,6 +100,51 @@ def open_assistant(rows: Iterable[Object], into: Preferences) -> None:
             continue
         scores = tuple(-float(each["rank"]) for each in ranked)
         add_conversation(before, [each["text"] for each in ranked], where, into, scores)
+
+
+def best_replies(rows: Iterable[Object]) -> Iterator[tuple[list[dict[str, str]], str]]:
+    """Of each of Open Assistant's trees, the conversation that follows the best reply to every message.
+
+    The best is that of the least rank (0); of replies without one, the first. Comes with the place of its
+    first message.
+    """
+    messages = _messages(rows)
+    replies: dict[str | None, list[dict[str, Any]]] = {}
+    for message in messages.values():
+        if not message.get("deleted"):
+            replies.setdefault(message.get("parent_id"), []).append(message)
+    for root in replies.get(None, []):
+        thread, at = [], root
+        while True:
+            role = "assistant" if at.get("role") == "assistant" else "user"
+            thread.append({"role": role, "content": at["text"]})
+            following = replies.get(at["message_id"])
+            if not following:
+                break
+            at = min(following, key=_rank)
+        yield thread, str(root["where"])
+
+
+def _rank(message: dict[str, Any]) -> float:
+    rank = message.get("rank")
+    return rank if isinstance(rank, int) else math.inf
+
+
+def _messages(rows: Iterable[Object]) -> dict[str, dict[str, Any]]:
+    """All of Open Assistant's messages by their ids, each with its place ("where")."""
+    messages: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        nested = row.fields.get("prompt")
+        for message in _flat(nested) if isinstance(nested, dict) else [row.fields]:
+            name = message.get("message_id")
+            if not isinstance(name, str) or not isinstance(message.get("text"), str):
+                raise DataError(
+                    f"{row.where}: a message without 'message_id' or 'text'; is it Open Assistant's?"
+                )
+            if name in messages:
+                raise DataError(f"{row.where}: message {name} is there a second time; is a file read twice?")
+            messages[name] = {**message, "where": row.where}
+    return messages
 
 
 def _thread(name: str, messages: dict[str, dict[str, Any]]) -> list[dict[str, str]] | None:

@@ -8,16 +8,19 @@ batch follow each other in one row.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from posterhall.data.chat_template import ChatTemplate, TemplateError
+from posterhall.data.epochs import Epochs
 from posterhall.data.preference import TIED, Preference
+from posterhall.data.refusals import Refusals
+from posterhall.data.special_tokens import SpecialTokens
 from posterhall.data.tokenizer import Tokenizer
 from posterhall.errors import DataError
 from posterhall.seeds import generator
@@ -28,11 +31,12 @@ Comparison = Literal["pairs", "rankings"]
 Layout = Literal["trees", "rows"]
 
 MERGED, LONG = "a token across the end of the prompt", "too long"
+UNEVEN = "the template writes what is before an answer differently without it"
 _BATCH = 1024
 
 
-@dataclass
-class PreferenceTokens:
+@dataclass(kw_only=True)
+class PreferenceTokens(Refusals):
     """Prompts, answers, and which answer is better than which."""
 
     prompts: list[NDArray[np.int32]]
@@ -43,10 +47,6 @@ class PreferenceTokens:
     """(answers,) indices of their prompts."""
     items: NDArray[np.int64]
     """(items, K) indices of answers, the best first, -1 behind the last; K is 2 for pairs."""
-    refused: Counter[str] = field(default_factory=Counter)
-    """Rows left out, by reason."""
-    first: dict[str, str] = field(default_factory=dict)
-    """Where the first of each is."""
     cut: int = 0
     """Rows whose prompt lost its beginning."""
 
@@ -73,6 +73,7 @@ def encode(
     tokenizer: Tokenizer,
     *,
     max_length: int,
+    template: ChatTemplate | None = None,
     compare: Comparison = "pairs",
     boundary: Boundary = "refuse",
     too_long: TooLong = "refuse",
@@ -88,6 +89,7 @@ def encode(
         rows: from `posterhall.data.preference.read`.
         tokenizer: must have an end of text.
         max_length: longest prompt with an answer, in tokens.
+        template: renders rows that are messages; it is needed for them, and puts their beginning and end.
         compare: pairs (every pair of a row's answers but tied ones), or rankings (rows as they are).
         boundary: refuse rows where a token reaches over the end of the prompt, or encode prompt and answer
             apart and join them (as a model sees it that is given the prompt).
@@ -105,74 +107,136 @@ def encode(
     ):
         if given not in get_args(known):
             raise DataError(f"{name} is '{given}'; it must be one of {', '.join(get_args(known))}")
-    if tokenizer.eos_id is None:
+    build = _Builder(tokenizer, begin, max_length, compare, boundary, too_long)
+    texts = [row for row in rows if not row.messages]
+    for at in range(0, len(texts), _BATCH):
+        build.add(texts[at : at + _BATCH])
+    if len(texts) < len(rows):
+        if template is None:
+            raise DataError("these preferences are messages; give the chat template that renders them")
+        special = SpecialTokens(tokenizer)
+        for row in rows:
+            if row.messages:
+                build.chat(row, template, special)
+    return build.done()
+
+
+def beginning(tokenizer: Tokenizer, begin: bool) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """What stands before a text (the token of beginning, or else of end; nothing if not to `begin`), and
+    what ends it.
+
+    Raises:
+        DataError: for a tokeniser without an end of text.
+    """
+    end = tokenizer.eos_id
+    if end is None:
         raise DataError(
             f"the tokeniser {tokenizer.name} has no token that ends a text, so no answer could end; "
             "name one as eos_token in its tokenizer_config.json"
         )
-    start: list[int] = []
-    if begin:
-        start = [tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id]
-    build = _Builder(start, tokenizer.eos_id, max_length, compare, boundary, too_long)
-    for at in range(0, len(rows), _BATCH):
-        build.add(rows[at : at + _BATCH], tokenizer)
-    return build.done()
+    start = [end if tokenizer.bos_id is None else tokenizer.bos_id] if begin else []
+    return np.array(start, np.int32), np.array([end], np.int32)
+
+
+def cut_beginning(start: NDArray[np.int32], text: NDArray[np.int32], room: int) -> NDArray[np.int32] | None:
+    """The end of a text after its start again, `room` tokens in all; None if less than one would be left."""
+    kept = room - len(start)
+    return None if kept < 1 else np.concatenate((start, text[len(text) - kept :]))
 
 
 class _Builder:
     def __init__(
         self,
-        start: list[int],
-        end: int,
+        tokenizer: Tokenizer,
+        begin: bool,
         max_length: int,
         compare: Comparison,
         boundary: Boundary,
         too_long: TooLong,
     ) -> None:
-        self._start, self._end = np.array(start, np.int32), np.array([end], np.int32)
+        self._tokenizer = tokenizer
+        self._start, self._end = beginning(tokenizer, begin)
         self._max_length, self._compare = max_length, compare
         self._boundary, self._too_long = boundary, too_long
         self._prompts: dict[bytes, int] = {}
         self._answers: dict[tuple[int, bytes], int] = {}
         self._items: list[list[int]] = []
-        self._refused: Counter[str] = Counter()
         self._cut = 0
-        self._first: dict[str, str] = {}
+        self._out = Refusals()
 
-    def add(self, rows: Sequence[Preference], tokenizer: Tokenizer) -> None:
-        """Some rows."""
-        prompts = tokenizer.encode_batch([row.prompt for row in rows])
-        joined = iter(tokenizer.encode_batch([row.prompt + a for row in rows for a in row.answers]))
+    def add(self, rows: Sequence[Preference]) -> None:
+        """Some rows of text."""
+        encode = self._tokenizer.encode_batch
+        prompts = encode([row.prompt for row in rows])
+        joined = iter(encode([row.prompt + a for row in rows for a in row.answers]))
         for row, prompt in zip(rows, prompts, strict=True):
             whole = [next(joined) for _ in row.answers]
             answers = [ids[len(prompt) :] for ids in whole]
             if not all(np.array_equal(ids[: len(prompt)], prompt) for ids in whole):
                 if self._boundary == "refuse":
-                    self._note(MERGED, row)
+                    self._out.refuse(MERGED, row.where)
                     continue
-                answers = tokenizer.encode_batch(row.answers)
-            self._row(row, np.concatenate((self._start, prompt)), answers)
+                answers = encode(row.answers)
+            answers = [np.concatenate((ids, self._end)) for ids in answers]
+            self._row(row, self._start, np.concatenate((self._start, prompt)), answers)
 
-    def _row(self, row: Preference, prompt: NDArray[np.int32], answers: list[NDArray[np.int32]]) -> None:
+    def chat(self, row: Preference, template: ChatTemplate, special: SpecialTokens) -> None:
+        """A row of messages."""
+        before = [{"role": role, "content": said} for role, said in row.messages]
+        try:
+            prompt = template.render(before, add_generation_prompt=True, special=special.pattern)
+            wholes = [
+                template.render([*before, {"role": "assistant", "content": each}], special=special.pattern)
+                for each in row.answers
+            ]
+        except TemplateError as error:
+            self._out.refuse(str(error), row.where)
+            return
+        if not all(each.text.startswith(prompt.text) for each in wholes):
+            self._out.refuse(UNEVEN, row.where)
+            return
+        (ids, _), *others = special.encode([prompt, *wholes])
+        answers = [whole[len(ids) :] for whole, _ in others]
+        if not all(np.array_equal(whole[: len(ids)], ids) for whole, _ in others):
+            if self._boundary == "refuse":
+                self._out.refuse(MERGED, row.where)
+                return
+            edge = len(prompt.text)
+            apart = [special.encode_apart(each, [edge]) for each in wholes]
+            answers = [whole[places[:, 0] >= edge] for whole, places in apart]
+        answers = [
+            answer if special.ends(whole) else np.concatenate((answer, self._end))
+            for answer, whole in zip(answers, wholes, strict=True)
+        ]
+        begun = len(ids) > 0 and ids[0] == self._tokenizer.bos_id
+        self._row(row, ids[: int(begun)], ids, answers)
+
+    def _row(
+        self,
+        row: Preference,
+        start: NDArray[np.int32],
+        prompt: NDArray[np.int32],
+        answers: list[NDArray[np.int32]],
+    ) -> None:
         if not len(prompt):
             raise DataError(
                 f"{row.where}: the prompt is empty, and nothing stands before it; put the token of "
                 "beginning there (begin = true), or give a prompt"
             )
-        room = self._max_length - max(map(len, answers))
+        room = self._max_length + 1 - max(map(len, answers))
         if len(prompt) > room:
-            if self._too_long == "refuse" or room < 1 + len(self._start):
-                self._note(LONG, row)
+            shorter = cut_beginning(start, prompt, room) if self._too_long == "cut_prompt" else None
+            if shorter is None:
+                self._out.refuse(LONG, row.where)
                 return
             self._cut += 1
-            kept = room - len(self._start)
-            prompt = np.concatenate((self._start, prompt[len(prompt) - kept :]))
+            prompt = shorter
         if self._compare == "rankings" and row.tied:
-            self._note("tied ranking", row)
+            self._out.refuse("tied ranking", row.where)
             return
-        keys = [np.append(ids, self._end).astype(np.int32).tobytes() for ids in answers]
+        keys = [ids.astype(np.int32).tobytes() for ids in answers]
         if len(set(keys)) < len(keys):
-            self._note("answers with the same tokens", row)
+            self._out.refuse("answers with the same tokens", row.where)
             return
         place = self._prompts.setdefault(prompt.tobytes(), len(self._prompts))
         names = [self._answers.setdefault((place, key), len(self._answers)) for key in keys]
@@ -181,23 +245,18 @@ class _Builder:
         else:
             self._items.extend([names[better], names[worse]] for better, worse in row.pairs())
 
-    def _note(self, reason: str, row: Preference) -> None:
-        self._refused[reason] += 1
-        self._first.setdefault(reason, row.where)
-
     def done(self) -> PreferenceTokens:
         """All of them."""
         if not self._items:
-            reasons = [f"{reason}: {n:,}, first {self._first[reason]}" for reason, n in self._refused.items()]
             hint = ""
-            if self._refused[MERGED]:
+            if self._out.refused[MERGED]:
                 hint = (
                     ". Move white space from a prompt's end to the beginning of its answers, or set "
                     "boundary=concatenate"
                 )
-            elif self._refused[LONG]:
+            elif self._out.refused[LONG]:
                 hint = f" (above {self._max_length:,} tokens). Set too_long=cut_prompt, or raise max_length"
-            raise DataError(f"no comparison is left ({'; '.join(reasons) or TIED}){hint}")
+            raise DataError(f"no comparison is left ({self._out.reasons() or TIED}){hint}")
         widest = max(map(len, self._items))
         items = np.full((len(self._items), widest), -1, np.int64)
         for i, names in enumerate(self._items):
@@ -207,8 +266,8 @@ class _Builder:
             answers=[np.frombuffer(each, np.int32) for _, each in self._answers],
             prompt_of=np.array([place for place, _ in self._answers], np.int64),
             items=items,
-            refused=self._refused,
-            first=self._first,
+            refused=self._out.refused,
+            first=self._out.first,
             cut=self._cut,
         )
 
@@ -246,24 +305,25 @@ class PreferenceBatches:
                 f"reference log-probabilities of shape {reference.shape} for {len(tokens.answers)} answers"
             )
         self.tokens = tokens
-        self._seed, self._shuffle, self._layout = seed, shuffle, layout
+        self._layout = layout
         self._reference = reference
         self._items = tokens.items if keep is None else tokens.items[keep]
         self.items = len(self._items)
-        self._prompt_of = tokens.prompt_of[self._items[:, 0]]
-        self._epoch = -1
-        self._order: NDArray[np.int64] = np.zeros(0, np.int64)
+        prompt_of = tokens.prompt_of[self._items[:, 0]]
+
+        def order(epoch: int) -> NDArray[np.int64]:
+            if not shuffle:
+                return np.arange(self.items)
+            drawn = generator(seed, "preferences", epoch).permutation(self.items)
+            # Bring each prompt's comparisons to where its first one is.
+            _, first, inverse = np.unique(prompt_of[drawn], return_index=True, return_inverse=True)
+            return drawn[np.argsort(first[inverse], kind="stable")]
+
+        self._epochs = Epochs(self.items, order)
 
     def take(self, first: int, count: int) -> dict[str, NDArray[Any]]:
         """Comparisons `first` to `first + count` of the endless sequence, as `pack` has them."""
-        drawn = []
-        while count > 0:
-            epoch, index = divmod(first, self.items)
-            part = self._order_of(epoch)[index : index + count]
-            drawn.append(part)
-            first += len(part)
-            count -= len(part)
-        items = self._items[np.concatenate(drawn)]
+        items = self._items[self._epochs.drawn(first, count)]
         used = np.unique(items[items >= 0])
         # Answers by prompt, prompts in the order in which they were drawn.
         prompts, seen = np.unique(self.tokens.prompt_of[items[:, 0]], return_index=True)
@@ -276,17 +336,6 @@ class PreferenceBatches:
         if self._reference is not None:
             batch["reference"] = self._reference[used]
         return batch
-
-    def _order_of(self, epoch: int) -> NDArray[np.int64]:
-        if epoch != self._epoch:
-            order = np.arange(self.items)
-            if self._shuffle:
-                order = generator(self._seed, "preferences", epoch).permutation(self.items)
-                # Bring each prompt's comparisons to where its first one is.
-                _, first, inverse = np.unique(self._prompt_of[order], return_index=True, return_inverse=True)
-                order = order[np.argsort(first[inverse], kind="stable")]
-            self._order, self._epoch = order, epoch
-        return self._order
 
 
 def pack(
