@@ -16,17 +16,17 @@ from posterhall.config import to_dict
 from posterhall.data import preference as reading
 from posterhall.data import tokenizer as tokenizers
 from posterhall.data.documents import expand
-from posterhall.data.preference_tokens import PreferenceBatches, PreferenceTokens, encode
+from posterhall.data.preference_tokens import PreferenceBatches, PreferenceTokens
 from posterhall.data.tokenizer import Tokenizer
 from posterhall.errors import DataError, PosterhallError
 from posterhall.extras import nn, torch
 from posterhall.models import Decoder, hub
 from posterhall.objectives import preference as losses
 from posterhall.runs import Run
-from posterhall.seeds import generator
 from posterhall.train import distributed, loop
 from posterhall.train.dpo_settings import KIND, DpoSettings
 from posterhall.train.lm_settings import finished
+from posterhall.train.preferences import read_tokens, split
 from posterhall.train.references import answer_logprobs, reference_logprobs
 
 MODEL = "model"
@@ -228,7 +228,7 @@ class _Job:
                 f"{model.config.vocab_size:,}"
             )
         found, tokens = self._tokens(sources, tokenizer, model)
-        kept, held = _split(tokens, 0.0 if held_out else settings.eval_fraction, settings.seed)
+        kept, held = split(tokens, 0.0 if held_out else settings.eval_fraction, settings.seed)
         reference = self._reference(model, tokens)
         data = PreferenceBatches(tokens, seed=settings.seed, reference=reference, keep=kept)
         evaluate = None
@@ -258,23 +258,14 @@ class _Job:
     def _tokens(
         self, sources: Sequence[Path], tokenizer: Tokenizer, model: Decoder
     ) -> tuple[reading.Preferences, PreferenceTokens]:
-        settings = self.settings
-        longest = model.config.max_length
-        if settings.max_length is not None and settings.max_length > longest:
-            raise DataError(
-                f"max_length is {settings.max_length}; the model in {self.directory} takes at most {longest}"
-            )
-        found = reading.read(sources, form=settings.form, min_score_ratio=settings.min_score_ratio)
-        tokens = encode(
-            found.rows,
+        return read_tokens(
+            self.settings,
+            sources,
             tokenizer,
-            max_length=settings.max_length or longest,
-            compare=settings.compare,
-            boundary=settings.boundary,
-            too_long=settings.too_long,
-            begin=settings.begin,
+            longest=model.config.max_length,
+            compare=self.settings.compare,
+            place=self.directory,
         )
-        return found, tokens
 
     def _reference(self, model: Decoder, tokens: PreferenceTokens) -> NDArray[np.float64] | None:
         """Computed by the first process; the others find it in the cache."""
@@ -288,15 +279,6 @@ class _Job:
         if self.where.first:
             self.where.wait()
         return values
-
-
-def _split(tokens: PreferenceTokens, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Items to train on, and those of a share of the prompts (rounded down), to evaluate on."""
-    prompt_of = tokens.prompt_of[tokens.items[:, 0]]
-    prompts = np.unique(prompt_of)
-    out = generator(seed, "held-out prompts").permutation(prompts)[: int(share * len(prompts))]
-    held = np.isin(prompt_of, out)
-    return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 def _facts(

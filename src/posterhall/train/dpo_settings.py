@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from posterhall.data.preference import Form
-from posterhall.data.preference_tokens import Boundary, Comparison, TooLong
+from posterhall.data.preference_tokens import Comparison
 from posterhall.errors import DataError, did_you_mean
-from posterhall.train.settings import Schedule, TrainSettings
+from posterhall.train.preferences import PreferenceSettings
+from posterhall.train.settings import Schedule
 
 KIND = "train dpo"
 """Of its runs."""
@@ -31,7 +31,7 @@ WITH_REFERENCE = ("dpo", "robust", "ipo", "hinge", "plackett_luce", "kto")
 
 
 @dataclass(frozen=True)
-class DpoSettings(TrainSettings):
+class DpoSettings(PreferenceSettings):
     """Everything that determines a training on preferences, beside the model and the data.
 
     Defaults are those of Rafailov et al. 2023, app. B, but for the optimiser: AdamW for RMSprop, at the same
@@ -62,20 +62,6 @@ class DpoSettings(TrainSettings):
     """kto: weight of chosen answers, > 0."""
     undesirable_weight: float = 1.0
     """kto: weight of rejected answers, > 0."""
-    form: Form = "auto"
-    """Form of the files: see `posterhall.data.preference.read`."""
-    min_score_ratio: float = 2.0
-    """SHP: least ratio of the two scores, >= 1."""
-    boundary: Boundary = "refuse"
-    """Rows in which a token reaches over the end of the prompt: refuse, or concatenate the tokens of both."""
-    too_long: TooLong = "refuse"
-    """Rows above max_length: refuse, or cut_prompt (its beginning). Answers are never cut."""
-    max_length: int | None = None
-    """Longest prompt with an answer, in tokens; none: the model's."""
-    begin: bool = True
-    """Put the tokeniser's token of beginning before a prompt."""
-    eval_fraction: float = 0.05
-    """Share of the prompts held out for evaluation where no other file is given for it; 0: none."""
     lr: float = 1e-6
     """Peak learning rate, > 0 (App. B). Small models, trained on from nothing much, take 1e-5 to 1e-4."""
     schedule: Schedule = "constant"
@@ -120,12 +106,6 @@ class DpoSettings(TrainSettings):
         for name in ("desirable_weight", "undesirable_weight"):
             if not 0 < getattr(self, name) < math.inf:
                 raise DataError(f"{name} is {getattr(self, name)}; it must be above 0")
-        if not 0 <= self.eval_fraction < 1:
-            raise DataError(f"eval_fraction is {self.eval_fraction}; it must be at least 0 and below 1")
-        if self.max_length is not None and self.max_length < 2:
-            raise DataError(f"max_length is {self.max_length}; it must be at least 2")
-        if self.tokens is not None:
-            raise DataError("tokens is given, but comparisons are not rows of tokens; give steps or epochs")
 
     @property
     def compare(self) -> Comparison:
