@@ -2,7 +2,8 @@
 
 Modules are imported on first use. Word vectors read `posterhall.data.corpus`, `.vocabulary` and
 `.phrases`; language models `.documents`, `.tokenizer`, `.tokens` and `.packing`, `.chat` where they are
-fine-tuned, and `.preference` where they are aligned. `.python_text` is the text that every machine with Python has, `.synthetic` is made here.
+fine-tuned, and `.preference` where they are aligned. `.python_text` is the text that every machine with
+Python has, `.synthetic` is made here.
 """
 
 from __future__ import annotations

@@ -17,14 +17,18 @@ _STATE = "state"
 
 
 def _named(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and those buffers that are part of the model (not caches), each once."""
+    """Parameters and those buffers that are part of the model (not caches), each once.
+
+    Frozen parameters are left out: whoever froze them has them elsewhere, and they are the larger part.
+    """
     kept = model.state_dict().keys()
     buffers = {name: tensor for name, tensor in model.named_buffers() if name in kept}
-    return {**dict(model.named_parameters()), **buffers}
+    trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    return {**trained, **buffers}
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """All parameters and buffers by name, whole, each once; all processes must ask."""
+    """All trained parameters, and buffers, by name, whole, each once; all processes must ask."""
     return {name: whole(tensor.detach()) for name, tensor in _named(model).items()}
 
 
@@ -47,7 +51,7 @@ def save(
 
     Args:
         path: the file.
-        model: its parameters and buffers are kept.
+        model: its trained parameters and buffers are kept.
         optimiser: its tensors are kept, if given.
         state: what else there is to know; JSON.
         write: False in all processes but the first, which only help to gather.
@@ -57,7 +61,9 @@ def save(
     if optimiser is not None:
         for name, parameter in model.named_parameters():
             for key, value in optimiser.state.get(parameter, {}).items():
-                tensors[f"{_OPTIMISER}{key}/{name}"] = whole(value)
+                # bitsandbytes counts steps in an int.
+                tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value)
+                tensors[f"{_OPTIMISER}{key}/{name}"] = whole(tensor)
     if write:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         with atomic_file(path) as file:
@@ -88,7 +94,21 @@ def load(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer | None =
         for full, tensor in tensors.items():
             if full.startswith(_OPTIMISER):
                 key, _, name = full.removeprefix(_OPTIMISER).partition("/")
-                parameter = named[name]
-                value = tensor if tensor.dim() == 0 else like(tensor.to(parameter.device), parameter)
-                optimiser.state[parameter][key] = value
+                _restore(optimiser, named[name], key, tensor)
     return state
+
+
+def _restore(
+    optimiser: torch.optim.Optimizer, parameter: torch.Tensor, key: str, tensor: torch.Tensor
+) -> None:
+    """One of the optimiser's tensors for a parameter; where it has pages for it, into these."""
+    state = optimiser.state[parameter]
+    there = state.get(key)
+    if isinstance(there, torch.Tensor) and there.shape == tensor.shape and tensor.dim() > 0:
+        there.copy_(tensor)
+    elif tensor.dim() > 0 and hasattr(optimiser, "get_state_buffer"):  # bitsandbytes'
+        state[key] = optimiser.get_state_buffer(parameter, dtype=tensor.dtype).copy_(tensor)
+    elif tensor.dim() == 0:
+        state[key] = tensor if tensor.is_floating_point() else int(tensor)
+    else:
+        state[key] = like(tensor.to(parameter.device), parameter)

@@ -23,9 +23,9 @@ from posterhall.config import to_dict
 from posterhall.errors import Interrupted, PosterhallError
 from posterhall.extras import nn, torch
 from posterhall.runs import Run
-from posterhall.train import checkpoint, distributed
+from posterhall.train import checkpoint, distributed, paged
+from posterhall.train import optimiser as optimisers
 from posterhall.train.metrics import Metrics
-from posterhall.train.optimiser import adamw
 from posterhall.train.schedule import rate
 from posterhall.train.settings import Precision, TrainSettings
 
@@ -181,13 +181,14 @@ class _Training:
         self.device = next(model.parameters()).device
         self.module = distributed.parallel(distributed.Pass(model, objective), where, shard=shard)
         self.plain = distributed.Pass(model, objective) if where.size > 1 and not shard else self.module
-        self.optimiser = adamw(model, settings)
+        self.folder = folder / "checkpoints" if folder is not None else None
+        self.budget = paged.Budget(settings, model)
+        self.optimiser = optimisers.build(model, settings, self.folder)
         self.trained = [p for group in self.optimiser.param_groups for p in group["params"]]
         self.state = _State()
         self.rows = settings.rows(items=data.items, item_tokens=getattr(data, "context", None))
         self.steps = -(-self.rows // settings.rows_a_step)
         self.best_weights: dict[str, torch.Tensor] | None = None
-        self.folder = folder / "checkpoints" if folder is not None else None
         if self.folder is not None and (self.folder / CHECKPOINT).exists():
             self.state = _State(**checkpoint.load(self.folder / CHECKPOINT, model, self.optimiser))
         if hasattr(model, "gradient_checkpointing"):
@@ -208,7 +209,8 @@ class _Training:
             tensorboard=run.path / "tensorboard" if tensorboard and run is not None else None,
         )
         saved = time.monotonic()
-        with metrics, _stop_signals(self.folder is not None) as stop, _training_mode(self.model):
+        stopping_signals = _stop_signals(self.folder is not None)
+        with metrics, stopping_signals as stop, _training_mode(self.model), paged.told(settings):
             while state.step < self.steps:
                 begun = time.perf_counter()
                 due = self.folder is not None and time.monotonic() - saved > checkpoint_seconds
@@ -228,6 +230,7 @@ class _Training:
                         state.step, loss=loss, lr=lr, grad_norm=float(norm), tokens=state.tokens, **others
                     )
                     metrics.show(state.items * (context or 1), loss=loss)
+                    self.budget.check()
                 else:
                     metrics.show(state.items * (context or 1))
                 if self.evaluate is not None and (

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from posterhall.errors import DataError
 
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
+Optimiser = Literal["adamw", "rmsprop"]
 Precision = Literal["float32", "bfloat16", "auto"]
 
 
@@ -44,15 +45,26 @@ class TrainSettings:
     """Length of training in passes over the data. Without any length: 1."""
     tokens: int | None = None
     """Length of training in tokens (rounded to whole rows)."""
+    optimiser: Optimiser = "adamw"
+    """adamw, or rmsprop (with which DPO's models were trained)."""
     beta1: float = 0.9
     """AdamW's decay of the mean gradient, in [0, 1)."""
     beta2: float = 0.95
     """AdamW's decay of the mean square, in [0, 1) (GPT-3; Muennighoff et al. .999 but for the two largest
     budgets)."""
+    rms_decay: float = 0.99
+    """RMSprop's decay of the mean square, in [0, 1) (torch's default, and that of DPO's code)."""
     eps: float = 1e-8
-    """AdamW's addend to the root mean square, > 0."""
+    """Addend to the root mean square, > 0."""
     weight_decay: float = 0.1
-    """AdamW's decoupled weight decay, of matrices only (not of gains), >= 0."""
+    """Weight decay of matrices only (not of gains), >= 0: AdamW's decoupled one; RMSprop adds it to the
+    gradient, as torch has it."""
+    paged: bool = False
+    """Keep the optimiser's moments where they can be moved out of memory (QLoRA's paged optimisers): in a
+    mapped file of the run on a CPU, in managed memory on CUDA (needs bitsandbytes)."""
+    memory_budget: int | None = None
+    """Bytes that the process may hold in memory, files' pages aside; none: no limit. Looked at before the
+    first step and with every line of metrics."""
     clip: float = 1.0
     """Largest norm of the gradient; a larger one is scaled down to it. 0 is off."""
     dtype: Precision = "auto"
@@ -79,9 +91,15 @@ class TrainSettings:
         for name in ("weight_decay", "clip", "warmup", "eval_every"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise DataError(f"{name} is {getattr(self, name)}; it must be at least 0")
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "beta2", "rms_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise DataError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        if self.optimiser not in get_args(Optimiser):
+            raise DataError(
+                f"optimiser is '{self.optimiser}'; it must be one of {', '.join(get_args(Optimiser))}"
+            )
+        if self.memory_budget is not None and self.memory_budget < 1:
+            raise DataError(f"memory_budget is {self.memory_budget}; it must be at least 1 byte")
         if not 0 <= self.min_lr_fraction <= 1:
             raise DataError(f"min_lr_fraction is {self.min_lr_fraction}; it must be from 0 to 1")
         if not 0 < self.decay_fraction <= 1:
