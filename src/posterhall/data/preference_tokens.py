@@ -49,6 +49,9 @@ class PreferenceTokens(Refusals):
     """(items, K) indices of answers, the best first, -1 behind the last; K is 2 for pairs."""
     cut: int = 0
     """Rows whose prompt lost its beginning."""
+    gaps: NDArray[np.float64] | None = None
+    """(items,) by how much the better answer's score is above the worse one's, of pairs; None if some row
+    has no scores."""
 
     @cached_property
     def digest(self) -> str:
@@ -161,6 +164,7 @@ class _Builder:
         self._prompts: dict[bytes, int] = {}
         self._answers: dict[tuple[int, bytes], int] = {}
         self._items: list[list[int]] = []
+        self._gaps: list[float] = []
         self._cut = 0
         self._out = Refusals()
 
@@ -243,7 +247,10 @@ class _Builder:
         if self._compare == "rankings":
             self._items.append(names)
         else:
-            self._items.extend([names[better], names[worse]] for better, worse in row.pairs())
+            for better, worse in row.pairs():
+                self._items.append([names[better], names[worse]])
+                if row.scores is not None:
+                    self._gaps.append(row.scores[better] - row.scores[worse])
 
     def done(self) -> PreferenceTokens:
         """All of them."""
@@ -269,6 +276,7 @@ class _Builder:
             refused=self._out.refused,
             first=self._out.first,
             cut=self._cut,
+            gaps=np.array(self._gaps) if len(self._gaps) == len(self._items) else None,
         )
 
 
@@ -308,6 +316,7 @@ class PreferenceBatches:
         self._layout = layout
         self._reference = reference
         self._items = tokens.items if keep is None else tokens.items[keep]
+        self._gaps = tokens.gaps if tokens.gaps is None or keep is None else tokens.gaps[keep]
         self.items = len(self._items)
         prompt_of = tokens.prompt_of[self._items[:, 0]]
 
@@ -323,7 +332,8 @@ class PreferenceBatches:
 
     def take(self, first: int, count: int) -> dict[str, NDArray[Any]]:
         """Comparisons `first` to `first + count` of the endless sequence, as `pack` has them."""
-        items = self._items[self._epochs.drawn(first, count)]
+        drawn = self._epochs.drawn(first, count)
+        items = self._items[drawn]
         used = np.unique(items[items >= 0])
         # Answers by prompt, prompts in the order in which they were drawn.
         prompts, seen = np.unique(self.tokens.prompt_of[items[:, 0]], return_index=True)
@@ -335,6 +345,8 @@ class PreferenceBatches:
         batch["items"] = local[items]  # -1 finds the last entry, which is -1
         if self._reference is not None:
             batch["reference"] = self._reference[used]
+        if self._gaps is not None:
+            batch["gaps"] = self._gaps[drawn]
         return batch
 
 

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from posterhall.data.preference_tokens import Layout, PreferenceTokens, pack
 from posterhall.errors import DataError
 from posterhall.extras import nn, require, torch
-from posterhall.models.mixers import Tree
-from posterhall.objectives.lm import token_logprobs
 from posterhall.progress import Progress
 from posterhall.runs import atomic_file
+from posterhall.train.language import labelled_loss
 from posterhall.train.loop import autocast
 from posterhall.train.settings import Precision
 
@@ -35,26 +34,15 @@ def answer_logprobs(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tens
     """log p of every answer of a batch given its prompt, with gradients.
 
     Args:
-        model: a `Decoder`, or what has its `hidden` and `head_weight`.
+        model: a `Decoder`, or what has its `hidden` and `head_weight`, as `posterhall.models.foreign.Foreign`.
         batch: tensors of `posterhall.data.preference_tokens.pack`.
 
     Returns:
         (answers,) nats, float64: sums of float32 tokens, so that their order does not show.
     """
-    # The head, and the last layer as far as it can, work only where an answer's token is predicted.
-    shape = {"trees": trees(batch)} if "trunks" in batch else {}
-    states = model.hidden(batch["ids"], at=batch["sources"], **shape)
-    tokens = token_logprobs(states, model.head_weight(), batch["labels"])
+    tokens, _ = labelled_loss(model, batch, reduction="none")
     whole = torch.zeros(len(batch["lengths"]), dtype=torch.float64, device=tokens.device)
-    return whole.index_add(0, batch["answer_of"], tokens.double())
-
-
-def trees(batch: Mapping[str, torch.Tensor]) -> list[Tree]:
-    """The trees of a batch of `pack`."""
-    branches: list[list[int]] = [[] for _ in batch["trunks"]]
-    for tree, length in zip(batch["tree_of"].tolist(), batch["branches"].tolist(), strict=True):
-        branches[tree].append(length)
-    return [Tree(n, tuple(b)) for n, b in zip(batch["trunks"].tolist(), branches, strict=True)]
+    return whole.index_add(0, batch["answer_of"], -tokens.double())
 
 
 def reference_logprobs(
@@ -116,7 +104,7 @@ def _computed(
             torch.no_grad(),
             Progress(len(values), label="reference", unit="answers", quiet=quiet) as progress,
         ):
-            for some in _passes(tokens):
+            for some in passes(tokens):
                 batch = {
                     name: torch.as_tensor(array).to(device)
                     for name, array in pack(tokens, some, layout=layout).items()
@@ -130,7 +118,7 @@ def _computed(
     return values
 
 
-def _passes(tokens: PreferenceTokens) -> Iterator[NDArray[np.int64]]:
+def passes(tokens: PreferenceTokens) -> Iterator[NDArray[np.int64]]:
     """All answers, by prompt, in passes of about `TOKENS` tokens."""
     some: list[int] = []
     held, prompt = 0, -1
