@@ -53,6 +53,40 @@ def test_it_computes_in_the_type_of_its_input(dtype):
     torch.testing.assert_close(y, expected)
 
 
+@pytest.mark.parametrize("panel", [1 << 23, 640])
+def test_projections_that_are_one_product_stay_several_tensors(panel, monkeypatch):
+    monkeypatch.setattr(linear, "PANEL", panel)
+    _, plain = layer(outputs=96, inputs=48)
+    ours = QuantizedLinear.of(plain, rows=[50, 1, 45], double=True)
+    weight = torch.cat(
+        [quantize(piece, double=True).tensor() for piece in plain.weight.detach().split([50, 1, 45])]
+    )
+    assert torch.equal(ours.dequantized(), weight)
+    x = inputs(7, 48)
+    y = ours(x)
+    torch.testing.assert_close(y, torch.nn.functional.linear(x, weight, plain.bias), rtol=1e-5, atol=1e-4)
+    (found,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(found, weight.sum(0).expand_as(x), rtol=1e-5, atol=1e-4)
+    other = QuantizedLinear([quantize(torch.zeros(n, 48)) for n in (50, 1, 45)], torch.zeros(96))
+    other.load_state_dict(ours.state_dict())
+    assert torch.equal(other.dequantized(), weight)
+    with pytest.raises(DataError, match="3 parts"):
+        _ = ours.quantized
+    with pytest.raises(DataError, match="do not take the same input"):
+        QuantizedLinear([quantize(torch.zeros(2, 8)), quantize(torch.zeros(2, 9))])
+
+
+def test_a_layer_is_restored_as_what_it_was():
+    ours, plain = layer(double=True)
+    back = ours.restored()
+    assert type(back) is torch.nn.Linear
+    assert torch.equal(back.weight, ours.dequantized())
+    x = inputs(3, 80)
+    torch.testing.assert_close(back(x), ours(x))
+    assert plain.weight is not back.weight
+    assert QuantizedLinear(quantize(plain.weight)).restored(torch.bfloat16).weight.dtype == torch.bfloat16
+
+
 def test_two_layers_that_share_a_buffer_do_not_disturb_each_other():
     first, _ = layer(80, 80)
     second = QuantizedLinear(quantize(torch.eye(80)))
@@ -87,8 +121,7 @@ def test_its_state_is_what_transformers_writes_and_comes_back():
         "0.bias", "0.weight", "0.weight.absmax", "0.weight.nested_absmax", "0.weight.nested_quant_map",
         "0.weight.quant_map", "0.weight.quant_state.bitsandbytes__nf4",
     }  # fmt: skip
-    other, _ = layer()
-    other.quantized = quantize(torch.zeros(96, 80))
+    other = QuantizedLinear(quantize(torch.zeros(96, 80)), torch.zeros(96))
     torch.nn.Sequential(other).load_state_dict(saved)
     x = inputs(3, 80)
     assert torch.equal(other(x), ours(x))
