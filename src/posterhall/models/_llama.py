@@ -55,6 +55,22 @@ def pieces(config: DecoderConfig) -> Iterator[Piece]:
         yield Piece(HEAD, "head", (0, config.vocab_size))
 
 
+def projections(config: DecoderConfig) -> dict[str, tuple[tuple[str, int], ...]]:
+    """By the path of each linear layer of a decoder: (path in a checkpoint, rows) of the matrices that are
+    one here, from the first row to the last. Of mixers other than attention there is none."""
+    found: dict[str, tuple[tuple[str, int], ...]] = {}
+    for piece in pieces(config):
+        here, _, kind = piece.parameter.rpartition(".")
+        layer = here.split(".")
+        if kind != "weight" or layer[0] != "blocks" or layer[-1].endswith("norm"):
+            continue
+        if layer[2] == "mixer" and config.layer_mixers[int(layer[1])] != "attention":
+            continue
+        first, last = piece.rows
+        found[here] = (*found.get(here, ()), (piece.name.removesuffix(".weight"), last - first))
+    return found
+
+
 def write_config(
     config: DecoderConfig, *, dtype: str, bos: int | None, eos: int | None, pad: int | None
 ) -> dict[str, Any]:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from posterhall import seeds
+from posterhall.adapters.dropout import again, passing
 from posterhall.errors import DataError
 from posterhall.extras import functional, nn, torch
+from posterhall.models import _llama
 from posterhall.models.cache import Cache
 from posterhall.models.config import DecoderConfig
 from posterhall.models.layers import FeedForward, RMSNorm
@@ -30,7 +32,7 @@ class Decoder(nn.Module):
         config: its shape.
         gradient_checkpointing: compute each block once more in the backward pass instead of keeping its
             inner activations: about a third more time for a fraction of the memory.
-        draws: training passes with dropout so far. What pass n drops follows from the seed and n alone, so
+        draws: training passes so far. What pass n drops follows from the seed and n alone, so
             a resumed training sets it to go on exactly.
 
     Raises:
@@ -144,26 +146,33 @@ class Decoder(nn.Module):
         if self.config.positions == "learned":
             # Only padding lies behind the longest sequence.
             x = x + self.positions[placement.positions().clamp(max=self.config.max_length - 1)]
-        noise = self._noise()
+        seed = self._pass()
+        noise = seed if self.config.dropout else None
         if noise is not None:
             x = drop(x, self.config.dropout, noise, "embedding")
-        for layer, block in enumerate(self.blocks):
-            wanted = at if layer == len(self.blocks) - 1 else None
-            if cache is not None:
-                x = block(x, placement, cache.states[layer])
-            elif self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-                from torch.utils.checkpoint import checkpoint
+        with passing(seed):
+            for layer, block in enumerate(self.blocks):
+                wanted = at if layer == len(self.blocks) - 1 else None
+                if cache is not None:
+                    x = block(x, placement, cache.states[layer])
+                elif self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+                    from torch.utils.checkpoint import checkpoint
 
-                x = checkpoint(
-                    block, x, placement, None, noise, wanted, use_reentrant=False, preserve_rng_state=False
-                )
-            else:
-                x = block(x, placement, None, noise, wanted)
+                    x = checkpoint(
+                        block, x, placement, None, noise, wanted,
+                        use_reentrant=False, preserve_rng_state=False, context_fn=again,
+                    )  # fmt: skip
+                else:
+                    x = block(x, placement, None, noise, wanted)
         if cache is not None:
             added = valid if valid is not None else [tokens] * batch
             cache.lengths = [past + new for past, new in zip(cache.lengths, added, strict=True)]
         result: torch.Tensor = self.norm(x)
         return result
+
+    def projections(self) -> dict[str, tuple[tuple[str, int], ...]]:
+        """What checkpoints call the linear layers that they call otherwise; see `_llama.projections`."""
+        return _llama.projections(self.config)
 
     def head_weight(self) -> torch.Tensor:
         """(V, D): a hidden state's logits are its products with the rows."""
@@ -220,9 +229,9 @@ class Decoder(nn.Module):
         ]
         return Cache(states, [0] * batch, length)
 
-    def _noise(self) -> int | None:
-        """The seed of what this pass drops; None if it drops nothing."""
-        if not self.training or self.config.dropout == 0.0:
+    def _pass(self) -> int | None:
+        """The seed of what this pass drops; None if it is none of a training."""
+        if not self.training:
             return None
         self.draws += 1
         return seeds.derive(self._seed, "dropout", self.draws)

@@ -16,6 +16,7 @@ class Linear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
+        self.in_features, self.out_features = inputs, outputs
         self.weight = nn.Parameter(torch.empty(outputs, inputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,41 @@
+"""Adapters: a few trained numbers beside frozen, possibly quantised weights.
+
+    model = add_lora(load("model", quantize="nf4"), rank=64, alpha=16)
+    with disabled(model): ...             # the model as it was
+    save(model, "adapter", base="model")  # as PEFT does
+    merge(model)                          # into plain weights, in place
+
+Names and modules are imported on first use; only using them needs torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from posterhall.adapters.lora import LoraLinear, LoraSettings
+    from posterhall.adapters.placing import add_lora, disabled, lora_parameters
+
+_MODULES = ("dropout", "lora", "placing")
+_NAMES = {
+    "LoraLinear": "lora",
+    "LoraSettings": "lora",
+    "add_lora": "placing",
+    "disabled": "placing",
+    "lora_parameters": "placing",
+}
+
+__all__ = ["LoraLinear", "LoraSettings", "add_lora", "disabled", "lora_parameters"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module 'posterhall.adapters' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted((*__all__, *_MODULES))
