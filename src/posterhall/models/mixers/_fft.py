@@ -1,7 +1,8 @@
-"""Convolutions as long as the sequence, by the fast Fourier transform or, where it is short, by a matrix.
+"""Convolutions as long as the sequence, by the fast Fourier transform.
 
 Transforms are real to complex, of lengths without prime factors above 5 that just hold a linear
-convolution: 2T - 1 entries, not the next power of two.
+convolution: 2T - 1 entries, not the next power of two. (A triangular matrix for each channel is slower
+even at 16 tokens, since it has to be made first.)
 """
 
 from __future__ import annotations
@@ -12,9 +13,6 @@ from typing import Any
 from scipy.fft import next_fast_len
 
 from posterhall.extras import functional, nn, torch
-
-SHORT = 64
-"""Up to so many tokens a triangular matrix for each channel is faster than three transforms."""
 
 
 def convolve(u: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
@@ -29,8 +27,6 @@ def convolve(u: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     """
     tokens = u.shape[-1]
     kernel = kernel[..., :tokens]
-    if tokens <= SHORT and kernel.dim() == 2:
-        return _by_matrix(u, kernel)
     size = good_length(tokens + kernel.shape[-1] - 1)
     return multiply(u, spectrum(kernel, size), size)
 
@@ -64,16 +60,6 @@ def multiply(u: torch.Tensor, transform: torch.Tensor, size: int) -> torch.Tenso
     product: torch.Tensor = torch.fft.rfft(u, n=size) * transform
     result: torch.Tensor = torch.fft.irfft(product, n=size)
     return result[..., : u.shape[-1]]
-
-
-def _by_matrix(u: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-    """`convolve` as one product of (T, T) and (T, B) a channel."""
-    tokens = u.shape[-1]
-    lag = torch.arange(tokens, device=u.device)
-    lags = lag[:, None] - lag[None, :]
-    padded = functional.pad(kernel, (0, tokens - kernel.shape[-1]))
-    matrix = padded[:, lags.clamp(min=0)].masked_fill(lags < 0, 0.0)  # (H, T, T)
-    return torch.bmm(matrix, u.permute(1, 2, 0)).permute(2, 0, 1)
 
 
 class Kept:
