@@ -126,12 +126,18 @@ class Foreign(nn.Module):
         )
 
     def hidden(
-        self, ids: torch.Tensor, *, cache: Cache | None = None, valid: Sequence[int] | None = None
+        self,
+        ids: torch.Tensor,
+        *,
+        at: torch.Tensor | None = None,
+        cache: Cache | None = None,
+        valid: Sequence[int] | None = None,
     ) -> torch.Tensor:
-        """States after the last norm; see `Decoder.hidden`."""
+        """States after the last norm; see `Decoder.hidden`. Padding is at the end of rows."""
         batch, tokens = ids.shape
         if cache is None:
-            return self._plain(ids)
+            states = self._plain(ids)
+            return states if at is None else states.flatten(0, 1).index_select(0, at)
         added = [tokens] * batch if valid is None else list(valid)
         cache.room(added)
         text = cache.states[0]
@@ -141,6 +147,26 @@ class Foreign(nn.Module):
             states = self._continued(ids, cache, added)
         cache.lengths = [past + new for past, new in zip(cache.lengths, added, strict=True)]
         return states
+
+    @property
+    def plain_head(self) -> bool:
+        """Whether logits are products with the rows of `head_weight` and nothing more."""
+        head = self.model.get_output_embeddings()
+        return self._softcap is None and self._scale == 1 and getattr(head, "bias", None) is None
+
+    def head_weight(self) -> torch.Tensor:
+        """(V, D): a hidden state's logits are its products with the rows.
+
+        Raises:
+            DataError: for a model that does something more to make them.
+        """
+        if not self.plain_head:
+            raise DataError(
+                f"{self.config.architecture} does more to its head's products than take them for logits; "
+                "this needs a model whose logits they are"
+            )
+        weight: torch.Tensor = self.model.get_output_embeddings().weight
+        return weight
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Logits (..., V) of states (..., D), in float32."""

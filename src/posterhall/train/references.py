@@ -34,7 +34,8 @@ def answer_logprobs(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tens
     """log p of every answer of a batch given its prompt, with gradients.
 
     Args:
-        model: a `Decoder`, or what has its `hidden` and `head_weight`, as `posterhall.models.foreign.Foreign`.
+        model: a `Decoder`, a `posterhall.models.foreign.Foreign`, or what has their `hidden` and
+            `head_weight`.
         batch: tensors of `posterhall.data.preference_tokens.pack`.
 
     Returns:

@@ -19,15 +19,15 @@ from posterhall import adapters
 from posterhall.data.epochs import Epochs
 from posterhall.data.preference_tokens import Layout, PreferenceTokens, pack
 from posterhall.errors import DataError
-from posterhall.extras import nn, torch
+from posterhall.extras import functional, nn, torch
 from posterhall.models.generate import generate
 from posterhall.models.reward import Backed
 from posterhall.objectives import ppo
 from posterhall.objectives.lm import token_logprobs
 from posterhall.seeds import derive, generator
+from posterhall.train.language import trees
 from posterhall.train.loop import autocast
 from posterhall.train.ppo_settings import PpoSettings
-from posterhall.train.references import trees
 
 Reward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(ids (B, T), mask (B, T) bool) -> rewards (B,): whole texts, padded at the end with 0, and which of their
@@ -86,7 +86,7 @@ class ActorCritic(Backed):
         """log p of the answers' tokens of a batch of `pack`, at the sampling temperature, and the values of
         the states before them (None without a critic); both (M,), float32."""
         states = answer_states(self.backbone, batch)
-        logp = token_logprobs(states / self.temperature, self.backbone.head_weight(), batch["labels"])
+        logp = logprobs(self.backbone, states, batch["labels"], self.temperature)
         return logp, None if self.head is None else states.float() @ self.head + self.offset
 
 
@@ -101,6 +101,13 @@ def answer_states(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     shape = {"trees": trees(batch)} if "trunks" in batch else {}
     found: torch.Tensor = model.hidden(batch["ids"], at=batch["sources"], **shape)
     return found
+
+
+def logprobs(model: Any, states: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
+    """log p (M,) of tokens at a temperature, of the states (M, D) before them."""
+    if getattr(model, "plain_head", True):  # then dividing the states divides the logits
+        return token_logprobs(states / temperature, model.head_weight(), labels)
+    return -functional.cross_entropy(model.logits(states) / temperature, labels, reduction="none")
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ class Reference:
         """log q of the answers' tokens of a batch of `pack`, at the sampling temperature, (M,)."""
         with adapters.disabled(self.model) if self.adapted else contextlib.nullcontext():
             states = answer_states(self.model, batch)
-            return token_logprobs(states / temperature, self.model.head_weight(), batch["labels"])
+            return logprobs(self.model, states, batch["labels"], temperature)
 
 
 @dataclass(frozen=True)
