@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 MIXERS: dict[str, str] = {
     "attention": "posterhall.models.mixers.attention:make",
     "s4d": "posterhall.models.mixers.s4d:make",
+    "s4": "posterhall.models.mixers.s4:make",
 }
 """The mixers at hand: name to "module:factory", imported when one is made; a factory is a `MixerFactory`."""
 
