@@ -37,6 +37,11 @@ MIXERS: dict[str, str] = {
     "attention": "posterhall.models.mixers.attention:make",
     "s4d": "posterhall.models.mixers.s4d:make",
     "s4": "posterhall.models.mixers.s4:make",
+    "sliding_window": "posterhall.models.mixers.sliding_window:make",
+    "linear_attention": "posterhall.models.mixers.linear_attention:make",
+    "rwkv": "posterhall.models.mixers.rwkv:make",
+    "performer": "posterhall.models.mixers.performer:make",
+    "linformer": "posterhall.models.mixers.linformer:make",
 }
 """The mixers at hand: name to "module:factory", imported when one is made; a factory is a `MixerFactory`."""
 
