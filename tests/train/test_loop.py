@@ -308,3 +308,19 @@ def test_the_state_of_a_checkpoint_is_plain_json(small, tmp_path):
     with safe_open(tmp_path / "run" / "checkpoints" / CHECKPOINT, "pt") as file:
         assert json.loads(file.metadata()["state"])["step"] == 6
         assert {"model/embedding", "optimiser/exp_avg/embedding"} <= set(file.keys())
+
+
+def test_it_ends_where_an_evaluation_is_good_enough_with_the_weights_of_that_moment(small):
+    model, rows, held = small()
+    asked = []
+    settings = TrainSettings(**QUICK, schedule="constant", eval_every=3)
+    trained = fit(
+        model, rows, objective=next_token, settings=settings, evaluate=held,
+        enough=lambda said: asked.append(said["loss"]) or len(asked) == 2,
+    )  # fmt: skip
+    assert trained.steps == 6
+    assert trained.evaluation["loss"] == asked[1]
+    plain, rows, held = small()
+    shorter = TrainSettings(**{**QUICK, "steps": 6}, schedule="constant", eval_every=3)
+    fit(plain, rows, objective=next_token, settings=shorter, evaluate=held)
+    assert largest_difference(weights(model), weights(plain)) == 0.0

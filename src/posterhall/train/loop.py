@@ -113,6 +113,7 @@ def fit(
     settings: TrainSettings,
     out: Run | Path | str | None = None,
     evaluate: Items | Evaluation | None = None,
+    enough: Callable[[Mapping[str, float]], bool] | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 300.0,
     tensorboard: bool = False,
@@ -130,6 +131,7 @@ def fit(
             checkpoints. None keeps everything in memory.
         evaluate: held-out items, whose mean loss is taken with the same objective, or a function of
             the model.
+        enough: asked after each evaluation, with its numbers; a yes ends the training there.
         resume: go on with the run in the directory `out`.
         checkpoint_seconds: time between checkpoints.
         tensorboard: also write event files into the run (tensorboard/).
@@ -158,7 +160,7 @@ def fit(
                 stack.enter_context(run)
         where.wait()  # until the first process has the run
         return _Training(model, data, objective, settings, evaluate, where, run, folder, shard).go(
-            checkpoint_seconds, tensorboard, quiet
+            checkpoint_seconds, tensorboard, quiet, enough
         )
 
 
@@ -194,7 +196,13 @@ class _Training:
         if hasattr(model, "gradient_checkpointing"):
             self.model.gradient_checkpointing = settings.gradient_checkpointing
 
-    def go(self, checkpoint_seconds: float, tensorboard: bool, quiet: bool) -> Trained:
+    def go(
+        self,
+        checkpoint_seconds: float,
+        tensorboard: bool,
+        quiet: bool,
+        enough: Callable[[Mapping[str, float]], bool] | None,
+    ) -> Trained:
         """Train to the end."""
         state, settings, run = self.state, self.settings, self.run
         context = getattr(self.data, "context", None)
@@ -237,6 +245,8 @@ class _Training:
                     last or (settings.eval_every and state.step % settings.eval_every == 0)
                 ):
                     self._evaluate(metrics)
+                    if enough is not None and enough(state.evaluation):
+                        break
                 settled = state.items % getattr(self.data, "phase", 1) == 0
                 if (stopping or saving) and settled and not last:
                     self._save()
@@ -246,7 +256,7 @@ class _Training:
                         f"stopped at step {state.step:,} of {self.steps:,}; the same command with --resume "
                         "goes on from there"
                     )
-        if settings.keep == "best" and state.best_step not in (None, self.steps):
+        if settings.keep == "best" and state.best_step not in (None, state.step):
             self._restore_best()
         if math.isnan(loss):  # the run was finished but for its end
             loss = next((line["loss"] for line in reversed(metrics.history) if "loss" in line), math.nan)
