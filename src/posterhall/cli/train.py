@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from posterhall.cli import train_dpo
+from posterhall.cli import train_dpo, train_sft
 from posterhall.cli.output import (
     ConfigFile,
     Json,
@@ -156,6 +156,7 @@ def lm(
     emit_table(_lines(result))
 
 
+app.command()(train_sft.sft)
 app.command()(train_dpo.dpo)
 
 

@@ -8,8 +8,9 @@ not how the other begins is refused.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import numpy as np
@@ -40,8 +41,14 @@ class ChatTokens(Refusals):
     """Ids of each, at least two."""
     learnt: list[NDArray[np.bool_]]
     """Which of them are to be predicted; never the first."""
+    last: Counter[int] = field(default_factory=Counter)
+    """The special tokens with which conversations end, by number."""
     cut: int = 0
     """Rows that were cut."""
+
+    def ends(self) -> frozenset[int]:
+        """The token with which most conversations end, if they end with a special one."""
+        return frozenset(token for token, _ in self.last.most_common(1))
 
     @property
     def tokens(self) -> int:
@@ -235,6 +242,8 @@ class _Builder:
 
     def _keep(self, row: Chat | Completion, ids: NDArray[np.int32], learnt: NDArray[np.bool_]) -> None:
         learnt[0] = False
+        if len(ends := np.flatnonzero(np.isin(ids, self._special.ids))):
+            self.found.last[int(ids[ends[-1]])] += 1
         if not learnt.any():
             self.found.refuse(UNMARKED, row.where)
             return

@@ -33,6 +33,7 @@ class SpecialTokens:
 
     Attributes:
         pattern: finds special tokens in a text.
+        ids: of the special tokens.
 
     Raises:
         DataError: if the tokeniser does not let its tokens be renamed.
@@ -44,7 +45,8 @@ class SpecialTokens:
         content = copy.deepcopy(tokenizer.to_json())
         special = [each for each in content.get("added_tokens") or () if each.get("special")]
         self._names = {each["content"]: f"{_NAME}{i}{_NAME_END}" for i, each in enumerate(special)}
-        self._ids = {self._names[each["content"]]: int(each["id"]) for each in special}
+        self.ids = sorted(int(each["id"]) for each in special)
+        named = {self._names[each["content"]]: int(each["id"]) for each in special}
         for each in special:
             each["content"] = self._names[each["content"]]
         model = content["model"]
@@ -57,7 +59,7 @@ class SpecialTokens:
         # It would take white space out of the places of tokens, and add tokens that templates write.
         content["post_processor"] = content["truncation"] = content["padding"] = None
         self._backend = tokenizers.Tokenizer.from_str(json.dumps(content))
-        for name, i in self._ids.items():
+        for name, i in named.items():
             if self._backend.token_to_id(name) != i:
                 raise DataError(
                     f"the tokeniser {tokenizer.name} has its special tokens in a form that is not "

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from posterhall import seeds
+from posterhall.adapters.dropout import again, passing
 from posterhall.errors import DataError
 from posterhall.extras import nn, require, torch
 from posterhall.models import hub
@@ -55,6 +57,7 @@ class Foreign(nn.Module):
     Attributes:
         config: its shape.
         remembers: whether keys and values are kept; if not, each step reads the whole text again.
+        draws: training passes so far; see `Decoder`. What adapters drop in a pass follows from it.
 
     Raises:
         DataError: if its logits are not what its head makes of its states.
@@ -63,6 +66,8 @@ class Foreign(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self.draws = 0
+        self._checkpointing = False
         settings = model.config.get_text_config()
         head = model.get_output_embeddings()
         if head is None:
@@ -136,7 +141,9 @@ class Foreign(nn.Module):
         """States after the last norm; see `Decoder.hidden`. Padding is at the end of rows."""
         batch, tokens = ids.shape
         if cache is None:
-            states = self._plain(ids)
+            self.draws += self.training
+            with passing(seeds.derive(0, "dropout", self.draws) if self.training else None):
+                states = self._plain(ids)
             return states if at is None else states.flatten(0, 1).index_select(0, at)
         added = [tokens] * batch if valid is None else list(valid)
         cache.room(added)
@@ -147,6 +154,29 @@ class Foreign(nn.Module):
             states = self._continued(ids, cache, added)
         cache.lengths = [past + new for past, new in zip(cache.lengths, added, strict=True)]
         return states
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether blocks are computed once more in the backward pass; see `Decoder`.
+
+        Raises:
+            DataError: when it is set for a model that cannot.
+        """
+        return self._checkpointing
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, wanted: bool) -> None:
+        if wanted == self._checkpointing:
+            return
+        # New versions of transformers call it so; in the old ones it is "gradient".
+        new = hasattr(self.model, "activation_checkpointing_enable")
+        kind = "activation" if new else "gradient"
+        change = getattr(self.model, f"{kind}_checkpointing_{'enable' if wanted else 'disable'}")
+        try:
+            change(*([{"use_reentrant": False, "context_fn": again}] if wanted else []))
+        except ValueError as error:
+            raise DataError(f"gradient_checkpointing: {error}") from None
+        self._checkpointing = wanted
 
     @property
     def plain_head(self) -> bool:

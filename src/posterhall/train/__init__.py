@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from posterhall.train.lm_settings import LmSettings
     from posterhall.train.loop import Trained, fit
     from posterhall.train.settings import TrainSettings
+    from posterhall.train.sft import train_sft
+    from posterhall.train.sft_settings import SftSettings
     from posterhall.train.small import SmallSettings, small_model
 
 _MODULES = (
+    "adapter_settings",
     "checkpoint",
     "distributed",
     "dpo",
@@ -31,10 +34,14 @@ _MODULES = (
     "loop",
     "metrics",
     "optimiser",
+    "paged",
     "references",
     "schedule",
     "settings",
+    "sft",
+    "sft_settings",
     "small",
+    "starting",
     "sweep",
     "table",
 )
@@ -44,18 +51,21 @@ _NAMES = {
     "PreferenceObjective": "dpo",
     "SmallSettings": "small",
     "TrainSettings": "settings",
+    "SftSettings": "sft_settings",
     "Trained": "loop",
     "fit": "loop",
     "next_token": "language",
     "small_model": "small",
     "train_dpo": "dpo",
     "train_lm": "lm",
+    "train_sft": "sft",
 }
 
 __all__ = [
     "DpoSettings",
     "LmSettings",
     "PreferenceObjective",
+    "SftSettings",
     "SmallSettings",
     "TrainSettings",
     "Trained",
@@ -64,6 +74,7 @@ __all__ = [
     "small_model",
     "train_dpo",
     "train_lm",
+    "train_sft",
 ]
 
 

@@ -1,0 +1,184 @@
+"""`posterhall train sft`: a model from conversations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from posterhall.cli.output import (
+    ConfigFile,
+    Json,
+    Quiet,
+    Resume,
+    Seed,
+    Sets,
+    Threads,
+    emit_json,
+    emit_table,
+)
+
+Quantize = Annotated[
+    str | None,
+    typer.Option("--quantize", help="Keep the frozen weights in this code, as nf4; needs an adapter."),
+]
+LoraRank = Annotated[
+    int | None, typer.Option("--lora-rank", help="Train an adapter of this rank, not all weights.")
+]
+LoraAlpha = Annotated[
+    float | None, typer.Option("--lora-alpha", help="The adapter is scaled by this over the rank [16].")
+]
+LoraTargets = Annotated[
+    str | None, typer.Option("--lora-targets", help="Layers with an adapter, as q_proj,v_proj [all-linear].")
+]
+
+
+def sft(
+    model: Annotated[
+        str, typer.Argument(help="The model to train: a directory, a run, or an id of the hub.")
+    ],
+    chats: Annotated[
+        list[str],
+        typer.Argument(help="Conversations: .jsonl, .parquet; messages, prompt and completion, ..."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Run directory; model or adapter is artifacts/model.")
+    ],
+    quantize: Quantize = None,
+    lora_rank: LoraRank = None,
+    lora_alpha: LoraAlpha = None,
+    lora_targets: LoraTargets = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="Settings of published runs: guanaco. Others win.")
+    ] = None,
+    held_out: Annotated[
+        list[str] | None, typer.Option("--eval", help="Held-out conversations; may be repeated.")
+    ] = None,
+    eval_fraction: Annotated[
+        float | None, typer.Option("--eval-fraction", help="Without --eval: share to hold out [0.05].")
+    ] = None,
+    eval_every: Annotated[
+        int | None, typer.Option("--eval-every", help="Steps between evaluations [0: only at the end].")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option("--max-length", help="Longest conversation, in tokens [the model's].")
+    ] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate [2e-4].")] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", help="Conversations a pass, over all processes [4].")
+    ] = None,
+    accumulate: Annotated[int | None, typer.Option("--accumulate", help="Passes a step [4].")] = None,
+    epochs: Annotated[float | None, typer.Option("--epochs", help="Length in passes over them [1].")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Length in steps.")] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or auto [auto].")] = None,
+    seed: Seed = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ... [an accelerator].")] = None,
+    threads: Threads = None,
+    checkpoint_seconds: Annotated[
+        float, typer.Option("--checkpoint-seconds", min=0.0, help="Time between checkpoints.")
+    ] = 300.0,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write TensorBoard events into the run.")
+    ] = False,
+    resume: Resume = False,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune a model on conversations: all of its weights, or an adapter, over quantised ones (QLoRA).
+
+    Conversations take the form of the model's chat template, and only answers are learnt. All other settings
+    (too_long, learn_from, paged, memory_budget, gradient_checkpointing, ...) go through --set.
+    """
+    import os
+
+    from posterhall import config as settings_room
+    from posterhall.devices import cores, limit_threads
+    from posterhall.errors import UsageError, did_you_mean
+    from posterhall.train.sft_settings import PRESETS, SftSettings
+
+    if preset is not None and preset not in PRESETS:
+        raise UsageError(
+            f"no preset '{preset}'; there is {', '.join(PRESETS)}.{did_you_mean(preset, PRESETS)}"
+        )
+    settings = settings_room.resolve(
+        SftSettings if preset is None else PRESETS[preset],
+        file=config,
+        sets=sets or (),
+        flags={
+            "quantize": quantize,
+            "lora_rank": lora_rank,
+            "lora_alpha": lora_alpha,
+            "lora_targets": lora_targets,
+            "eval_fraction": eval_fraction,
+            "eval_every": eval_every,
+            "max_length": max_length,
+            "lr": lr,
+            "batch": batch,
+            "accumulate": accumulate,
+            "epochs": epochs,
+            "steps": steps,
+            "dtype": dtype,
+            "seed": seed,
+        },
+    )
+    beside_us = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    with limit_threads(threads or max(1, cores() // beside_us)):
+        from posterhall.train.sft import train_sft  # torch, which takes its number of threads on loading
+
+        result = train_sft(
+            settings,
+            model,
+            [Path(each) for each in chats],
+            out,
+            held_out=[Path(each) for each in held_out or ()],
+            device=device,
+            checkpoint_seconds=checkpoint_seconds,
+            tensorboard=tensorboard,
+            resume=resume,
+            quiet=quiet,
+        )
+    if result is None:  # another process tells
+        return
+    if json:
+        emit_json(result)
+        return
+    emit_table(_lines(result))
+
+
+def _lines(result: dict[str, Any]) -> list[tuple[str, str]]:
+    from posterhall.progress import duration, quantity
+
+    form = f" ({result['quantize']})" if result["quantize"] else ""
+    lines = [
+        (result["saved"], result["model"]),
+        (
+            "parameters",
+            f"{result['params_trained']:,} trained of {result['params']:,} of {result['base']}{form}",
+        ),
+        (
+            "data",
+            f"{result['conversations']:,} conversations, {result['answer_tokens']:,} of "
+            f"{result['tokens']:,} tokens to be learnt ({result['template']} chat template)",
+        ),
+    ]
+    if result["refused"]:
+        lines.append(("refused", "; ".join(f"{n:,} {reason}" for reason, n in result["refused"].items())))
+    if result["cut"]:
+        lines.append(("cut", f"{result['cut']:,} conversations"))
+    lines += [
+        ("trained", f"{result['seen']:,} tokens of answers in {result['steps']:,} steps"),
+        ("train loss", f"{result['train_loss']:.4f} nats/token"),
+    ]
+    if result["loss"] is not None:
+        best = ""
+        if result["best_step"] != result["steps"]:
+            best = f"; best {result['best_loss']:.4f} at step {result['best_step']:,}"
+        lines.append(("held-out loss", f"{result['loss']:.4f} nats/token{best}"))
+    lines += [
+        ("speed", f"{quantity(result['tokens_per_second'])} tokens/s, {duration(result['seconds'])}"),
+        ("run", result["run"]),
+    ]
+    return lines

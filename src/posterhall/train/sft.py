@@ -1,0 +1,205 @@
+"""Supervised fine-tuning on conversations, as an objective for the training loop and as a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posterhall.config import to_dict
+from posterhall.data import chat, chat_template
+from posterhall.data.chat_batches import ChatBatches
+from posterhall.data.chat_template import ChatTemplate
+from posterhall.data.chat_tokens import ChatTokens, encode
+from posterhall.data.documents import expand
+from posterhall.errors import DataError
+from posterhall.extras import torch
+from posterhall.models import hub
+from posterhall.runs import Run, read_manifest
+from posterhall.seeds import generator
+from posterhall.train import distributed, loop, starting
+from posterhall.train.language import labelled_loss
+from posterhall.train.lm_settings import finished
+from posterhall.train.sft_settings import KIND, SftSettings
+
+
+def answers(model: Any, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, Any]]:
+    """The objective of `fit` for batches of `ChatBatches`: mean negative log-likelihood of what is learnt."""
+    return labelled_loss(model, batch)
+
+
+def train_sft(
+    settings: SftSettings,
+    model: Path | str,
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    held_out: Sequence[Path] = (),
+    device: str | None = None,
+    checkpoint_seconds: float = 300.0,
+    tensorboard: bool = False,
+    resume: bool = False,
+    quiet: bool = True,
+) -> dict[str, Any] | None:
+    """Fine-tune a model on conversations, with checkpoints, and save it, or its adapter, with its tokeniser.
+
+    Args:
+        settings: how.
+        model: what is trained: a directory of a model or an adapter, a run, or an id of the hub.
+        sources: files of conversations; see `posterhall.data.chat.read`.
+        out: the run directory; what was trained goes to artifacts/model in it.
+        held_out: conversations to evaluate on; without them a share of them (`eval_fraction`).
+        device: as torch names it; None takes an accelerator if there is one.
+        checkpoint_seconds: time between checkpoints.
+        tensorboard: also write event files.
+        resume: go on with the run that is there; a finished one is left as it is.
+        quiet: show no progress.
+
+    Returns:
+        What `posterhall train sft --json` prints; None in all processes but the first.
+
+    Raises:
+        DataError: for bad input, or a run that is there already.
+        PosterhallError: if training diverges, runs out of memory, or leaves an adapter that does nothing.
+        Interrupted: on Ctrl-C, after a checkpoint.
+    """
+    if resume and (facts := finished(out, settings)) is not None:
+        return facts if distributed.rank() == 0 else None
+    directory = hub.locate(model)
+    with distributed.world() as where:
+        job = _Job(settings, model, out, where, quiet)
+        if not where.first:
+            where.wait()
+            job.train(None, sources, held_out, device, checkpoint_seconds, tensorboard)
+            return None
+        inputs = [*expand(sources), *(expand(held_out) if held_out else []), directory]
+        with Run.start(
+            out, kind=KIND, config=to_dict(settings), inputs=inputs, seeds=[settings.seed], resume=resume
+        ) as run:
+            where.wait()  # from now on the others find the run
+            facts = job.train(run, sources, held_out, device, checkpoint_seconds, tensorboard)
+            for name in (loop.CHECKPOINT, loop.BEST):
+                run.checkpoint(name).unlink(missing_ok=True)
+            run.finish(**facts)
+    return facts
+
+
+@dataclass(frozen=True)
+class _Job:
+    settings: SftSettings
+    model: Path | str
+    out: Path
+    where: distributed.World
+    quiet: bool
+
+    def train(
+        self,
+        run: Run | None,
+        sources: Sequence[Path],
+        held_out: Sequence[Path],
+        device: str | None,
+        checkpoint_seconds: float,
+        tensorboard: bool,
+    ) -> dict[str, Any]:
+        settings = self.settings
+        # A template may write the date: the day on which the run was started, however often it is resumed.
+        now = datetime.fromisoformat(read_manifest(self.out)["start"])
+        start = starting.begin(settings, self.model, device=device, now=now)
+        template = start.template or chat_template.built_in(start.tokenizer)
+        found, tokens = self._tokens(sources, start, template)
+        kept, held = _split(tokens, 0.0 if held_out else settings.eval_fraction, settings.seed)
+        group = settings.batch if settings.group_by_length and start.layout == "rows" else 0
+        layout = start.layout
+        data = ChatBatches(tokens, seed=settings.seed, layout=layout, group=group, keep=kept)
+        evaluate = None
+        if held_out:
+            _, others = self._tokens(held_out, start, template)
+            evaluate = ChatBatches(others, shuffle=False, layout=layout)
+        elif len(held):
+            evaluate = ChatBatches(tokens, shuffle=False, layout=layout, keep=held)
+        trained = loop.fit(
+            start.model,
+            data,
+            objective=answers,
+            settings=settings,
+            out=run or self.out,
+            evaluate=evaluate,
+            checkpoint_seconds=checkpoint_seconds,
+            tensorboard=tensorboard,
+            quiet=self.quiet,
+        )
+        if run is None:
+            return {}
+        starting.save(start, run.artifact(starting.MODEL), template=template, ends=tokens.ends())
+        refused = dict(sorted((found.refused + tokens.refused).items()))
+        return _facts(self, start, template, trained, data, evaluate, refused)
+
+    def _tokens(
+        self, sources: Sequence[Path], start: starting.Start, template: ChatTemplate
+    ) -> tuple[chat.Chats, ChatTokens]:
+        settings, longest = self.settings, start.model.config.max_length
+        if settings.max_length is not None and settings.max_length > longest:
+            raise DataError(
+                f"max_length is {settings.max_length}; the model in {start.directory} takes at most {longest}"
+            )
+        found = chat.read(sources, form=settings.form)
+        tokens = encode(
+            found.rows,
+            start.tokenizer,
+            template,
+            max_length=settings.max_length or longest,
+            learn_from=settings.learn_from,
+            too_long=settings.too_long,
+            boundary=settings.boundary,
+            begin=settings.begin,
+        )
+        return found, tokens
+
+
+def _split(tokens: ChatTokens, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Conversations to train on, and a share of them (rounded down) to evaluate on."""
+    order = generator(seed, "held-out conversations").permutation(len(tokens.ids))
+    held = int(share * len(order))
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def _facts(
+    job: _Job,
+    start: starting.Start,
+    template: ChatTemplate,
+    trained: loop.Trained,
+    data: ChatBatches,
+    evaluate: ChatBatches | None,
+    refused: dict[str, int],
+) -> dict[str, Any]:
+    """What came out."""
+    trainable, parameters = start.counts()
+    return {
+        "run": str(job.out),
+        "model": str(job.out / "artifacts" / starting.MODEL),
+        "base": start.base,
+        "saved": "adapter" if start.adapted else "model",
+        "quantize": job.settings.quantize,
+        "params": parameters,
+        "params_trained": trainable,
+        "template": "built-in" if start.template is None else "the model's",
+        "conversations": data.items,
+        "tokens": data.tokens.tokens,
+        "answer_tokens": data.tokens.answer_tokens,
+        "refused": refused,
+        "cut": data.tokens.cut,
+        "steps": trained.steps,
+        "seen": trained.tokens,
+        "train_loss": trained.loss,
+        "eval_conversations": evaluate.items if evaluate is not None else 0,
+        "loss": trained.evaluation.get("loss"),
+        "best_loss": trained.best_loss,
+        "best_step": trained.best_step,
+        "tokens_per_second": trained.tokens_per_second,
+        "seconds": trained.seconds,
+    }

@@ -1,0 +1,239 @@
+"""Fine-tuning on conversations: only answers are learnt, on any model, to the same bits after a kill."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from posterhall.data import chat_template, tokenizer
+from posterhall.data.chat import read
+from posterhall.data.chat_batches import ChatBatches
+from posterhall.data.chat_tokens import encode
+from posterhall.data.tokenizer import ByteTokenizer
+from posterhall.errors import DataError
+from posterhall.runs import read_manifest, read_metrics
+from posterhall.train import fit
+from posterhall.train.sft_settings import GuanacoSettings, SftSettings
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+pytest.importorskip("tokenizers")
+QUICK = {"lr": 3e-3, "warmup": 2, "batch": 4, "accumulate": 1, "log_every": 1, "eval_fraction": 0.0}
+OPTIONS = ["--lr", 3e-3, "--batch", 4, "--accumulate", 1, "--set", "warmup=2", "--threads", 1, "--quiet"]
+
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + "
+    "'<|im_end|>' + '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+def conversations(rows=40, seed=0):
+    """Questions whose answers follow from them; several of two turns."""
+    draw = random.Random(seed)
+    words = {"cat": "meow", "dog": "woof", "cow": "moo", "bee": "buzz"}
+    found = []
+    for number in range(rows):
+        messages = []
+        for _ in range(1 + number % 2):
+            name = draw.choice(list(words))
+            messages.append({"role": "user", "content": f"what says the {name} {draw.randint(1, 99)}?"})
+            messages.append({"role": "assistant", "content": f"{words[name]}."})
+        found.append({"messages": messages})
+    return found
+
+
+def decoder(seed=0, **more):
+    from posterhall.models import Decoder, DecoderConfig
+
+    config = DecoderConfig(vocab_size=258, dim=16, layers=2, heads=2, max_length=128, **more)
+    return Decoder(config, seed=seed)
+
+
+@pytest.fixture
+def chats(tmp_path):
+    path = tmp_path / "chats.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in conversations()))
+    return path
+
+
+@pytest.fixture
+def model(tmp_path):
+    from posterhall.models import hub
+
+    return hub.save(decoder(), tmp_path / "model", tokenizer=ByteTokenizer())
+
+
+@pytest.fixture(scope="session")
+def gpt2(tmp_path_factory):
+    """A random GPT-2 with dropout, as transformers saves it, and a tokeniser with a chat template."""
+    transformers = pytest.importorskip("transformers")
+    directory = tmp_path_factory.mktemp("gpt2")
+    ByteTokenizer().save(directory)
+    made = transformers.AutoTokenizer.from_pretrained(directory)
+    made.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+    made.chat_template = CHATML
+    made.save_pretrained(directory)
+    config = transformers.GPT2Config(
+        vocab_size=260, n_positions=160, n_embd=16, n_layer=2, n_head=2, bos_token_id=256, eos_token_id=256
+    )
+    torch.manual_seed(0)
+    transformers.GPT2LMHeadModel(config).save_pretrained(directory)
+    return directory
+
+
+def test_the_loss_is_that_of_the_answers_alone_however_batches_are_laid_out(tmp_path, chats):
+    from posterhall.train.sft import answers
+
+    model = decoder(init_std=0.3)
+    tokens = encode(
+        read(chats).rows, ByteTokenizer(), chat_template.built_in(ByteTokenizer()), max_length=128
+    )
+    total = count = 0
+    for ids, learnt in zip(tokens.ids[:8], tokens.learnt[:8], strict=True):
+        logp = model(torch.tensor(ids[None, :-1]).long())[0].log_softmax(-1)
+        wanted = torch.tensor(ids[1:]).long()
+        chosen = logp.gather(1, wanted[:, None]).squeeze(1)[torch.tensor(learnt[1:])]
+        total, count = total - chosen.sum().item(), count + len(chosen)
+    found = {}
+    for layout in ("trees", "rows"):
+        data = ChatBatches(tokens, shuffle=False, layout=layout)
+        batch = {name: torch.as_tensor(each) for name, each in data.take(0, 8).items()}
+        loss, said = answers(model, batch)
+        assert said["tokens"] == count
+        assert loss.item() == pytest.approx(total / count, rel=1e-6)
+        found[layout] = torch.autograd.grad(loss, list(model.parameters()))
+    for one, other in zip(found["trees"], found["rows"], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_passes_of_a_step_weigh_their_tokens(chats):
+    from posterhall.train.sft import answers
+
+    tokens = encode(
+        read(chats).rows, ByteTokenizer(), chat_template.built_in(ByteTokenizer()), max_length=128
+    )
+    found = []
+    for batch, accumulate in ((8, 1), (1, 8), (3, 3)):
+        model = decoder()
+        settings = SftSettings(**{**QUICK, "batch": batch, "accumulate": accumulate, "steps": 2, "eps": 1e-3})
+        found.append(fit(model, ChatBatches(tokens), objective=answers, settings=settings).history)
+    assert found[1][1]["loss"] == pytest.approx(found[0][1]["loss"], rel=1e-5)
+    assert found[2][0]["tokens"] > found[0][0]["tokens"]
+
+
+def test_the_command_leaves_a_model_that_answers(posterhall, model, chats, tmp_path):
+    out = tmp_path / "run"
+    arguments = (model, chats, "-o", out, *OPTIONS, "--epochs", 25, "--lr", 1e-2, "--eval-fraction", 0.2)
+    done = json.loads(posterhall("train", "sft", *arguments, "--json").out)
+    assert done["conversations"] == 32
+    assert done["eval_conversations"] == 8
+    assert done["saved"] == "model"
+    assert done["template"] == "built-in"
+    assert done["params_trained"] == done["params"]
+    assert done["loss"] < 0.9
+    assert read_manifest(out)["facts"] == done
+    assert not list((out / "checkpoints").iterdir())
+    assert json.loads(posterhall("train", "sft", *arguments, "--resume", "--json").out) == done
+    kept = chat_template.load(out / "artifacts" / "model")
+    assert kept.render([{"role": "user", "content": "x"}]).text.endswith("\n\nHuman: x")
+
+    from posterhall.lm.local import LocalLM
+    from posterhall.lm.protocol import Message, Request
+
+    lm = LocalLM.load(out)
+    (samples,) = lm.generate(
+        [Request((Message("user", "what says the cow 5?"),), max_tokens=12, temperature=0.0)]
+    )
+    assert samples[0].text.strip().endswith(".")
+
+
+def test_models_of_transformers_learn_as_ours_do_and_come_back_to_it(posterhall, gpt2, chats, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    out = tmp_path / "run"
+    done = json.loads(
+        posterhall("train", "sft", gpt2, chats, "-o", out, *OPTIONS, "--epochs", 4, "--json").out
+    )
+    assert done["template"] == "the model's"
+    lines = [line["loss"] for line in read_metrics(out) if "loss" in line]
+    assert lines[-1] < lines[0] - 1
+    directory = out / "artifacts" / "model"
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(directory)
+    assert transformers.AutoTokenizer.from_pretrained(directory).chat_template
+    assert set(theirs.generation_config.eos_token_id) == {256, 259}
+    # The first loss is the plain mean over answers, as transformers computes it with labels.
+    started = transformers.AutoModelForCausalLM.from_pretrained(gpt2)
+    form, words = chat_template.load(gpt2), tokenizer.load(gpt2)
+    tokens = encode(read(chats).rows, words, form, max_length=160)
+    kept = ChatBatches(tokens, layout="rows", group=4)
+    batch = kept.take(0, 4)
+    labels = torch.full(batch["ids"].shape, -100).flatten()
+    labels[torch.as_tensor(batch["sources"])] = torch.as_tensor(batch["labels"])
+    logits = started.eval()(torch.as_tensor(batch["ids"])).logits
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels)
+    assert lines[0] != pytest.approx(0)
+    again = json.loads(
+        posterhall(
+            "train", "sft", gpt2, chats, "-o", tmp_path / "first", *OPTIONS, "--steps", 1, "--json",
+            "--eval-fraction", 0,
+        ).out
+    )  # fmt: skip
+    assert again["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_checkpointing_and_precision_are_settings_like_others(posterhall, gpt2, chats, tmp_path):
+    arguments = (gpt2, chats, *OPTIONS, "--steps", 3, "--json", "--eval-fraction", 0)
+    losses = [
+        json.loads(posterhall("train", "sft", *arguments, "-o", tmp_path / name, *more).out)["train_loss"]
+        for name, more in (
+            ("plain", ()),
+            ("again", ("--set", "gradient_checkpointing=true")),
+            ("half", ("--dtype", "bfloat16")),
+        )
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert losses[2] == pytest.approx(losses[0], rel=2e-2)
+    assert losses[2] != losses[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"lora_rank": 0}, "at least 1"),
+        ({"lora_alpha": 0.0}, "above 0"),
+        ({"lora_dropout": 1.0}, "below 1"),
+        ({"lora_targets": ()}, "empty"),
+        ({"lora_targets": ("all-linear", "q_proj")}, "alone"),
+        ({"eval_fraction": 1.0}, "below 1"),
+        ({"max_length": 1}, "at least 2"),
+        ({"tokens": 5}, "give steps or epochs"),
+    ],
+)
+def test_settings_outside_their_range_are_refused(given, said):
+    with pytest.raises(DataError, match=said):
+        SftSettings(**given)
+
+
+def test_the_preset_is_that_of_the_published_runs_and_options_win(posterhall, model, chats, tmp_path):
+    guanaco = GuanacoSettings()
+    assert (guanaco.lora_rank, guanaco.lora_alpha, guanaco.quantize) == (64, 16.0, "nf4")
+    assert (guanaco.lr, guanaco.schedule, guanaco.warmup, guanaco.beta2) == (2e-4, "constant", 0.03, 0.999)
+    assert (guanaco.clip, guanaco.weight_decay, guanaco.rows_a_step, guanaco.steps) == (0.3, 0.0, 16, 1875)
+    done = posterhall("train", "sft", model, chats, "-o", tmp_path / "x", "--preset", "guanca", code=2)
+    assert "guanaco" in done.err
+
+
+def test_bad_input_ends_with_code_4(posterhall, model, chats, tmp_path):
+    def refused(*arguments):
+        return posterhall("train", "sft", *arguments, "-o", tmp_path / "run", code=4).err
+
+    assert "none.jsonl" in refused(model, tmp_path / "none.jsonl")
+    assert "takes at most 128" in refused(model, chats, "--max-length", 999)
+    assert "unknown setting 'ranks'" in refused(model, chats, "--set", "ranks=3")
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    assert "train dpo" in refused(model, pairs)
+    assert "no row is left" in refused(model, chats, "--max-length", 5)
