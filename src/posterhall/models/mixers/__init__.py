@@ -37,6 +37,7 @@ MIXERS: dict[str, str] = {
     "attention": "posterhall.models.mixers.attention:make",
     "s4d": "posterhall.models.mixers.s4d:make",
     "s4": "posterhall.models.mixers.s4:make",
+    "s5": "posterhall.models.mixers.s5:make",
     "sliding_window": "posterhall.models.mixers.sliding_window:make",
     "linear_attention": "posterhall.models.mixers.linear_attention:make",
     "rwkv": "posterhall.models.mixers.rwkv:make",
