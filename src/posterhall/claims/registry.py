@@ -67,6 +67,12 @@ PAPERS: dict[str, Paper] = {
         "NeurIPS 2023",
         "posterhall.claims.cogeval",
     ),
+    "dpo": Paper(
+        "Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
+        "Rafailov, Sharma, Mitchell, Ermon, Manning & Finn",
+        "NeurIPS 2023",
+        "posterhall.claims.dpo",
+    ),
 }
 
 
