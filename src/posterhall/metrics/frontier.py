@@ -87,7 +87,7 @@ class Frontier:
         logz = _log_sum(self._logs + tilt)
         p = np.exp(self._logs + tilt - logz[:, None])
         rewards = (p * self._values).sum(1)
-        return float((rewards / beta - logz).mean()), float(rewards.mean())
+        return max(0.0, float((rewards / beta - logz).mean())), float(rewards.mean())
 
     def beta(self, kl: float) -> float:
         """The beta at which the tilted reference diverges by `kl` nats: the price of a nat there.
