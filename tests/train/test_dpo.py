@@ -240,6 +240,26 @@ def test_how_a_step_is_cut_into_passes_does_not_matter(decoder, pairs):
     assert uneven[0]["tokens"] == 9
 
 
+def test_models_of_transformers_get_the_losses_of_ours(decoder, tmp_path):
+    pytest.importorskip("transformers")
+    from posterhall.models import foreign, hub
+    from posterhall.train import PreferenceObjective
+    from posterhall.train.references import reference_logprobs
+
+    tokens = encode(preferences(12), ByteTokenizer(), max_length=64)
+    hub.save(decoder(), tmp_path / "model", tokenizer=ByteTokenizer())
+    settings = DpoSettings(**{**QUICK, "steps": 6, "optimiser": "rmsprop", "eps": 1e-4})
+    found = []
+    for model, layout in ((decoder(), "trees"), (foreign.load(tmp_path / "model"), "rows")):
+        reference = reference_logprobs(model, tokens, layout=layout)
+        data = PreferenceBatches(tokens, layout=layout, reference=reference)
+        found.append(fit(model, data, objective=PreferenceObjective(settings), settings=settings).history)
+    for ours, theirs in zip(*found, strict=True):
+        for name in ("loss", "reward_margin", "logp_chosen"):
+            assert theirs[name] == pytest.approx(ours[name], rel=1e-5, abs=1e-5)
+    assert found[0][-1]["loss"] < found[0][0]["loss"] - 0.05
+
+
 @pytest.fixture
 def job(decoder, tmp_path):
     """A model's directory and a file of pairs."""

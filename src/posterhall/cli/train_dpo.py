@@ -18,6 +18,7 @@ from posterhall.cli.output import (
     emit_json,
     emit_table,
 )
+from posterhall.cli.train_sft import LoraAlpha, LoraRank, LoraTargets, Quantize
 
 
 def dpo(
@@ -28,7 +29,13 @@ def dpo(
         list[str],
         typer.Argument(help="Preferences: .jsonl, .parquet; prompt, chosen and rejected, or HH, SHP, ..."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Run directory; the model is artifacts/model.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Run directory; model or adapter is artifacts/model.")
+    ],
+    quantize: Quantize = None,
+    lora_rank: LoraRank = None,
+    lora_alpha: LoraAlpha = None,
+    lora_targets: LoraTargets = None,
     held_out: Annotated[
         list[str] | None, typer.Option("--eval", help="Held-out preferences; may be repeated.")
     ] = None,
@@ -75,8 +82,9 @@ def dpo(
 ) -> None:
     """Train a model on preferences (DPO and its rivals); its reference is itself, before.
 
-    All other settings (label_smoothing, boundary, too_long, warmup, ...) go through --set. logp_chosen may
-    fall while the model gets better: the margin to logp_rejected is what is trained.
+    A model that is an adapter is trained on; --lora-rank puts a new one on a model. All other settings
+    (label_smoothing, boundary, too_long, warmup, optimiser, ...) go through --set. logp_chosen may fall while
+    the model gets better: the margin to logp_rejected is what is trained.
     """
     import os
 
@@ -89,6 +97,10 @@ def dpo(
         file=config,
         sets=sets or (),
         flags={
+            "quantize": quantize,
+            "lora_rank": lora_rank,
+            "lora_alpha": lora_alpha,
+            "lora_targets": lora_targets,
             "eval_fraction": eval_fraction,
             "eval_every": eval_every,
             "loss": loss,
@@ -135,7 +147,8 @@ def _lines(result: dict[str, Any]) -> list[tuple[str, str]]:
         return f"  ({', '.join(said)})" if said else ""
 
     lines = [
-        ("model", result["model"]),
+        (result["saved"], result["model"]),
+        ("parameters", f"{result['params_trained']:,} trained of {result['params']:,}"),
         (
             "preferences",
             f"{result['comparisons']:,} comparisons of {result['answers']:,} answers to "

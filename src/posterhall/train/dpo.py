@@ -14,23 +14,19 @@ from numpy.typing import NDArray
 
 from posterhall.config import to_dict
 from posterhall.data import preference as reading
-from posterhall.data import tokenizer as tokenizers
 from posterhall.data.documents import expand
 from posterhall.data.preference_tokens import PreferenceBatches, PreferenceTokens
-from posterhall.data.tokenizer import Tokenizer
 from posterhall.errors import DataError, PosterhallError
 from posterhall.extras import nn, torch
-from posterhall.models import Decoder, hub
+from posterhall.models import hub
 from posterhall.objectives import preference as losses
 from posterhall.runs import Run
-from posterhall.train import distributed, loop
+from posterhall.train import distributed, loop, starting
 from posterhall.train.dpo_settings import KIND, DpoSettings
 from posterhall.train.lm_settings import finished
 from posterhall.train.preferences import read_tokens, split
 from posterhall.train.references import answer_logprobs, reference_logprobs
 
-MODEL = "model"
-"""Folder in artifacts/."""
 _CHECKED = 8
 """Comparisons that the check before the first step looks at."""
 
@@ -159,7 +155,8 @@ def train_dpo(
 
     Args:
         settings: how.
-        model: what is trained, and as it is now its own reference: a directory, a run, or an id of the hub.
+        model: what is trained, and as it is now its own reference: a directory of a model or an adapter, a
+            run, or an id of the hub.
         sources: files of preferences; see `posterhall.data.preference.read`.
         out: the run directory; the model goes to artifacts/model in it.
         held_out: preferences to evaluate on; without them a share of the prompts (`eval_fraction`).
@@ -182,7 +179,7 @@ def train_dpo(
         return facts if distributed.rank() == 0 else None
     directory = hub.locate(model)
     with distributed.world() as where:
-        job = _Job(settings, directory, out, where, cache or out / "checkpoints" / "references", quiet)
+        job = _Job(settings, model, out, where, cache or out / "checkpoints" / "references", quiet)
         if not where.first:
             where.wait()
             job.train(None, sources, held_out, device, checkpoint_seconds, tensorboard)
@@ -203,7 +200,7 @@ def train_dpo(
 @dataclass(frozen=True)
 class _Job:
     settings: DpoSettings
-    directory: Path
+    model: Path | str
     out: Path
     where: distributed.World
     cache: Path
@@ -219,27 +216,22 @@ class _Job:
         tensorboard: bool,
     ) -> dict[str, Any]:
         settings = self.settings
-        tokenizer = tokenizers.load(self.directory)
-        model = hub.load(self.directory, dtype=torch.float32)
-        model.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
-        if model.config.vocab_size < tokenizer.vocab_size:
-            raise DataError(
-                f"{self.directory}: the tokeniser has {tokenizer.vocab_size:,} tokens, the model only "
-                f"{model.config.vocab_size:,}"
-            )
-        found, tokens = self._tokens(sources, tokenizer, model)
+        start = starting.begin(settings, self.model, device=device, now=starting.time_of(self.out))
+        layout = start.layout
+        found, tokens = self._tokens(sources, start)
         kept, held = split(tokens, 0.0 if held_out else settings.eval_fraction, settings.seed)
-        reference = self._reference(model, tokens)
-        data = PreferenceBatches(tokens, seed=settings.seed, reference=reference, keep=kept)
+        reference = self._reference(start, tokens)
+        data = PreferenceBatches(tokens, seed=settings.seed, layout=layout, reference=reference, keep=kept)
         evaluate = None
         if held_out:
-            _, others = self._tokens(held_out, tokenizer, model)
-            evaluate = PreferenceBatches(others, shuffle=False, reference=self._reference(model, others))
+            _, others = self._tokens(held_out, start)
+            told = self._reference(start, others)
+            evaluate = PreferenceBatches(others, shuffle=False, layout=layout, reference=told)
         elif len(held):
-            evaluate = PreferenceBatches(tokens, shuffle=False, reference=reference, keep=held)
-        at_start = check_start(model, data, settings) if settings.has_reference else None
+            evaluate = PreferenceBatches(tokens, shuffle=False, layout=layout, reference=reference, keep=held)
+        at_start = check_start(start.model, data, settings) if settings.has_reference else None
         trained = loop.fit(
-            model,
+            start.model,
             data,
             objective=PreferenceObjective(settings),
             settings=settings,
@@ -251,30 +243,36 @@ class _Job:
         )
         if run is None:
             return {}
-        hub.save(model, run.artifact(MODEL), tokenizer=tokenizer)
+        starting.save(start, run.artifact(starting.MODEL), template=start.template)
         refused = dict(sorted((found.refused + tokens.refused).items()))
-        return _facts(self, trained, data, evaluate, refused, found.contradictions(), at_start)
+        return _facts(self, start, trained, data, evaluate, refused, found.contradictions(), at_start)
 
     def _tokens(
-        self, sources: Sequence[Path], tokenizer: Tokenizer, model: Decoder
+        self, sources: Sequence[Path], start: starting.Start
     ) -> tuple[reading.Preferences, PreferenceTokens]:
         return read_tokens(
             self.settings,
             sources,
-            tokenizer,
-            longest=model.config.max_length,
+            start.tokenizer,
+            longest=start.model.config.max_length,
             compare=self.settings.compare,
-            place=self.directory,
+            place=start.directory,
+            template=start.template,
         )
 
-    def _reference(self, model: Decoder, tokens: PreferenceTokens) -> NDArray[np.float64] | None:
+    def _reference(self, start: starting.Start, tokens: PreferenceTokens) -> NDArray[np.float64] | None:
         """Computed by the first process; the others find it in the cache."""
         if not self.settings.has_reference:
             return None
         if not self.where.first:
             self.where.wait()
         values = reference_logprobs(
-            model, tokens, dtype=self.settings.dtype, cache=self.cache, quiet=self.quiet
+            start.model,
+            tokens,
+            layout=start.layout,
+            dtype=self.settings.dtype,
+            cache=self.cache,
+            quiet=self.quiet,
         )
         if self.where.first:
             self.where.wait()
@@ -283,6 +281,7 @@ class _Job:
 
 def _facts(
     job: _Job,
+    start: starting.Start,
     trained: loop.Trained,
     data: PreferenceBatches,
     evaluate: PreferenceBatches | None,
@@ -293,10 +292,14 @@ def _facts(
     """What came out."""
     last: dict[str, Any] = next((line for line in reversed(trained.history) if "loss" in line), {})
     names = ("reward_accuracy", "reward_margin", "logp_chosen", "logp_rejected")
+    trainable, parameters = start.counts()
     return {
         "run": str(job.out),
-        "model": str(job.out / "artifacts" / MODEL),
-        "reference": str(job.directory),
+        "model": str(job.out / "artifacts" / starting.MODEL),
+        "saved": "adapter" if start.adapted else "model",
+        "reference": str(start.directory),
+        "params": parameters,
+        "params_trained": trainable,
         "loss_name": job.settings.loss,
         "comparisons": data.items,
         "prompts": len(data.tokens.prompts),

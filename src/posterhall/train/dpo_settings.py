@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from posterhall.data.preference_tokens import Comparison
 from posterhall.errors import DataError, did_you_mean
+from posterhall.train.adapter_settings import AdapterSettings
 from posterhall.train.preferences import PreferenceSettings
 from posterhall.train.settings import Schedule
 
@@ -31,11 +32,11 @@ WITH_REFERENCE = ("dpo", "robust", "ipo", "hinge", "plackett_luce", "kto")
 
 
 @dataclass(frozen=True)
-class DpoSettings(PreferenceSettings):
+class DpoSettings(PreferenceSettings, AdapterSettings):
     """Everything that determines a training on preferences, beside the model and the data.
 
-    Defaults are those of Rafailov et al. 2023, app. B, but for the optimiser: AdamW for RMSprop, at the same
-    rate (their code has 5e-7).
+    Defaults are those of Rafailov et al. 2023, app. B, but for the optimiser: AdamW, at the same rate (their
+    code has 5e-7). optimiser=rmsprop is theirs.
 
     Raises:
         DataError: for a value outside its range.
@@ -98,6 +99,11 @@ class DpoSettings(PreferenceSettings):
             raise DataError(f"reference_free goes with loss dpo, not with {self.loss}")
         if self.normalisation not in ("sum", "mean"):
             raise DataError(f"normalisation is '{self.normalisation}'; it must be sum or mean")
+        if self.lora_dropout:
+            raise DataError(
+                f"lora_dropout is {self.lora_dropout}; preferences are learnt without dropout, since the "
+                "model must at first be its reference"
+            )
         if not 0 <= self.alpha <= 1:
             raise DataError(f"alpha is {self.alpha}; it must be from 0 to 1")
         for name in ("gamma", "odds_weight"):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posterhall.data import preference as reading
+from posterhall.data.chat_template import ChatTemplate
 from posterhall.data.preference import Form, Preferences
 from posterhall.data.preference_tokens import Boundary, Comparison, PreferenceTokens, TooLong, encode
 from posterhall.data.tokenizer import Tokenizer
@@ -62,6 +63,7 @@ def read_tokens(
     longest: int,
     compare: Comparison = "pairs",
     place: Path,
+    template: ChatTemplate | None = None,
 ) -> tuple[Preferences, PreferenceTokens]:
     """Preferences as they are read, and as tokens.
 
@@ -72,17 +74,24 @@ def read_tokens(
         longest: prompt with answer that the model takes, in tokens.
         compare: what an item is.
         place: of the model, for messages.
+        template: what conversations look like to the model; None: as the dialogues of HH.
 
     Raises:
         DataError: for bad rows, or a max_length above what the model takes.
     """
     if settings.max_length is not None and settings.max_length > longest:
         raise DataError(f"max_length is {settings.max_length}; the model in {place} takes at most {longest}")
-    found = reading.read(sources, form=settings.form, min_score_ratio=settings.min_score_ratio)
+    found = reading.read(
+        sources,
+        form=settings.form,
+        min_score_ratio=settings.min_score_ratio,
+        as_messages=template is not None,
+    )
     tokens = encode(
         found.rows,
         tokenizer,
         max_length=settings.max_length or longest,
+        template=template,
         compare=compare,
         boundary=settings.boundary,
         too_long=settings.too_long,

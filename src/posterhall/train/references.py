@@ -137,15 +137,15 @@ def passes(tokens: PreferenceTokens) -> Iterator[NDArray[np.int64]]:
 
 
 def _key(model: nn.Module, tokens: PreferenceTokens, dtype: Precision) -> str:
-    facts = [1, weights_digest(model), tokens.digest, dtype]  # the first: of what the file means
+    facts = [2, weights_digest(model), tokens.digest, dtype]  # the first: of what the file means
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def weights_digest(model: nn.Module) -> str:
-    """SHA-256 (hex) of a model's parameters, with their names, shapes and types."""
+    """SHA-256 (hex) of a model's weights, quantised ones too, with their names, shapes and types."""
     found = hashlib.sha256()
-    for name, parameter in sorted(model.named_parameters()):
-        flat = parameter.detach().contiguous().cpu()
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().contiguous().cpu()
         found.update(json.dumps([name, list(flat.shape), str(flat.dtype)]).encode())
         found.update(flat.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from posterhall.data.documents import expand
 from posterhall.errors import DataError
 from posterhall.extras import torch
 from posterhall.models import hub
-from posterhall.runs import Run, read_manifest
+from posterhall.runs import Run
 from posterhall.seeds import generator
 from posterhall.train import distributed, loop, starting
 from posterhall.train.language import labelled_loss
@@ -107,9 +106,7 @@ class _Job:
         tensorboard: bool,
     ) -> dict[str, Any]:
         settings = self.settings
-        # A template may write the date: the day on which the run was started, however often it is resumed.
-        now = datetime.fromisoformat(read_manifest(self.out)["start"])
-        start = starting.begin(settings, self.model, device=device, now=now)
+        start = starting.begin(settings, self.model, device=device, now=starting.time_of(self.out))
         template = start.template or chat_template.built_in(start.tokenizer)
         found, tokens = self._tokens(sources, start, template)
         kept, held = _split(tokens, 0.0 if held_out else settings.eval_fraction, settings.seed)

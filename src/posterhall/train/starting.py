@@ -24,6 +24,7 @@ from posterhall.errors import DataError
 from posterhall.extras import nn, torch
 from posterhall.models import Decoder, causal, hub
 from posterhall.models.foreign import Foreign
+from posterhall.runs import read_manifest
 from posterhall.runs.files import write_atomic
 from posterhall.train.adapter_settings import ALL_LINEAR, AdapterSettings
 
@@ -138,7 +139,14 @@ def _base(directory: Path) -> str:
     return str(said.get("base_model_name_or_path"))
 
 
-def save(start: Start, directory: Path, *, template: ChatTemplate | None, ends: frozenset[int]) -> None:
+def time_of(run: Path) -> datetime:
+    """When a run was started, however often it is resumed: what a template that asks for the date is told."""
+    return datetime.fromisoformat(read_manifest(run)["start"])
+
+
+def save(
+    start: Start, directory: Path, *, template: ChatTemplate | None, ends: frozenset[int] = frozenset()
+) -> None:
     """Write the trained model, or its adapter, with tokeniser and chat template.
 
     Args:
