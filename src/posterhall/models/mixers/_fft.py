@@ -75,6 +75,7 @@ class Kept:
     def get(self, module: nn.Module, name: Any, make: Callable[[], Any]) -> Any:
         """The value called `name` (with all it depends on besides the parameters), or make it."""
         if torch.is_grad_enabled() or any(each.is_inference() for each in module.parameters()):
+            self._key = None  # parameters may change now in ways that their version does not tell of
             return make()
         key = [(each.data_ptr(), each._version, each.dtype) for each in module.parameters()]
         if key != self._key or len(self._values) > 16:

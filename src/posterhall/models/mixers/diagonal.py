@@ -72,6 +72,8 @@ class Diagonal(System):
         outputs: kernels a channel R.
         bandlimit: drop poles that turn by more than so many half turns a step: what they would add is
             aliased (S4ND); None: keep all.
+        inputs: neighbouring inputs that go through each channel's system, each with a state of its own:
+            the recurrence is over H x inputs of them.
         limit: longest sequence, for dss.
 
     Attributes:
@@ -94,6 +96,7 @@ class Diagonal(System):
         step_max: float = 0.1,
         outputs: int = 1,
         bandlimit: float | None = None,
+        inputs: int = 1,
         limit: int | None = None,
     ) -> None:
         super().__init__()
@@ -101,7 +104,7 @@ class Diagonal(System):
         if channels % copies:
             raise DataError(f"copies is {copies} for {channels} channels; it must divide them")
         self.channels, self.state, self.init, self.discretisation = channels, state, init, discretisation
-        self.step_min, self.step_max, self.bandlimit = step_min, step_max, bandlimit
+        self.step_min, self.step_max, self.bandlimit, self.inputs = step_min, step_max, bandlimit, inputs
         self.limit = limit if discretisation == "dss" else None
         self.is_real = init == "real"
         count = len(poles(init, state, torch.Generator().manual_seed(0)))
@@ -174,14 +177,15 @@ class Diagonal(System):
         return fading - growing.flip(-1)[..., :length]
 
     def new_state(self, batch: int, *, dtype: torch.dtype, device: torch.device) -> Rows:
-        """(B, H, P), complex: zeros."""
+        """(B, H x inputs, P), complex: zeros."""
         if self.discretisation == "dss":
             raise DataError(
                 "dss divides by a sum over all positions, so it has no recurrence; give it whole sequences, "
                 "or make it with discretisation=zoh"
             )
         kind = torch.complex128 if dtype == torch.float64 else torch.complex64
-        return Rows(torch.zeros((batch, self.channels, self.log_decay.shape[1]), dtype=kind, device=device))
+        shape = (batch, self.channels * self.inputs, self.log_decay.shape[1])
+        return Rows(torch.zeros(shape, dtype=kind, device=device))
 
     def run(self, u: torch.Tensor, placement: Placement, state: Rows) -> torch.Tensor:
         """See `System`."""
@@ -202,5 +206,5 @@ class Diagonal(System):
         return y
 
     def _for_steps(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        z, c = self.discrete()
+        z, c = (each.repeat_interleave(self.inputs, dim=-2) for each in self.discrete())
         return z, c, torch.exp(z)
