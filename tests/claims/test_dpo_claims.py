@@ -100,7 +100,7 @@ def test_preferences_are_all_pairs_of_the_answers_to_a_prompt(lab):
         found.score[i] == found.score[j]
         for start in range(0, 160, SAMPLES)
         for i in range(start, start + SAMPLES)
-        for j in range(i)
+        for j in range(start, i)
     )
     assert len(found.pairs) == 240 - ties
     assert found.preferred.sum() == len(found.pairs)
