@@ -23,6 +23,7 @@ from posterhall.runs import write_atomic
 
 FILE = "chat_template.jinja"
 _FILE_BEFORE = "chat_template.json"
+_SPECIAL = "special_tokens_map.json"
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _LONGEST = 1 << 20
 """Characters of a template; published ones have up to 20,000."""
@@ -154,7 +155,8 @@ def load(directory: Path, *, now: datetime | None = None) -> ChatTemplate | None
         DataError: for a template that is none, or files that cannot be read.
     """
     config = _read(directory / CONFIG)
-    tokens = {f"{role}_token": _content(config.get(f"{role}_token")) for role in _ROLES}
+    said = {**_read(directory / _SPECIAL), **config}  # older tokenisers keep them in a file of their own
+    tokens = {f"{role}_token": _content(said.get(f"{role}_token")) for role in _ROLES}
     known = {name: token for name, token in tokens.items() if token is not None}
     source: Any
     try:

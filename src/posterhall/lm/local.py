@@ -138,7 +138,7 @@ class LocalLM(LM):
             causal.load(place, dtype=dtype, device=device),
             tokenizer,
             name=str(path),
-            chat=_chat.load(place),
+            chat=_chat.load(place, tokenizer),
             ends=hub.end_ids(place),
             draft=small,
             cache_bytes=cache_bytes,
