@@ -44,6 +44,7 @@ MIXERS: dict[str, str] = {
     "base_conv": "posterhall.models.mixers.base_conv:make",
     "sliding_window": "posterhall.models.mixers.sliding_window:make",
     "linear_attention": "posterhall.models.mixers.linear_attention:make",
+    "based": "posterhall.models.mixers.based:make",
     "rwkv": "posterhall.models.mixers.rwkv:make",
     "performer": "posterhall.models.mixers.performer:make",
     "linformer": "posterhall.models.mixers.linformer:make",
