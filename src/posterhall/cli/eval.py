@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from posterhall.cli import eval_arena, eval_judge, eval_planning
+from posterhall.cli import eval_arena, eval_judge, eval_planning, eval_recall
 from posterhall.cli.output import (
     ConfigFile,
     Json,
@@ -26,6 +26,7 @@ app = typer.Typer(help="Evaluate a model: on tasks, at planning, in a tournament
 app.command("planning")(eval_planning.planning)
 app.command("arena")(eval_arena.arena)
 app.command("judge")(eval_judge.judge)
+app.command("recall")(eval_recall.recall)
 
 
 @app.callback()
