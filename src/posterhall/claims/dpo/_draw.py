@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from posterhall.claims import Axis, Line, Panel, Points, Row
 
 KL = Axis("KL to the reference (nats)", low=0.0)
-REWARD = Axis("expected true reward")
 
 
 def numbers(row: Row, metric: str) -> tuple[float, ...]:
@@ -18,26 +15,35 @@ def numbers(row: Row, metric: str) -> tuple[float, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def frontier_panel(rows: Sequence[Row], methods: Mapping[str, str], *, title: str = "") -> Panel:
-    """The frontier (mean over seeds) and every point of every seed of some arms.
+def frontier_panels(rows: Sequence[Row], arms: Sequence[str]) -> tuple[Panel, Panel]:
+    """Where methods stand: one seed's points under its frontier, and every seed's distances to its own.
+
+    Frontiers differ from seed to seed, so that points of one may lie above that of another.
 
     Args:
-        rows: of arms with "kls" and "rewards", and of "frontier" with the same.
-        methods: arm to label.
-        title: of the panel.
+        rows: of arms with "kls", "rewards" and "gaps", and of "frontier" with the first two.
+        arms: to show.
     """
-    marks: list[Line | Points] = []
-    bounds = [row for row in rows if row.arm == "frontier"]
-    if bounds:
-        x = numbers(bounds[0], "kls")
-        y = np.mean([numbers(row, "rewards") for row in bounds], axis=0)
-        marks.append(Line("best that any policy can have", x, tuple(y.tolist()), markers=False))
-    for arm, label in methods.items():
+    first = min(row.seed for row in rows)
+    under: list[Line | Points] = [
+        Line(
+            "the most that any policy can have",
+            numbers(row, "kls"),
+            numbers(row, "rewards"),
+            markers=False,
+        )
+        for row in rows
+        if row.arm == "frontier" and row.seed == first
+    ]
+    below: list[Line | Points] = []
+    for arm in arms:
         mine = [row for row in rows if row.arm == arm]
-        if mine:
-            x, y = (
-                tuple(value for row in mine for value in numbers(row, metric))
-                for metric in ("kls", "rewards")
-            )
-            marks.append(Points(label, x, y))
-    return Panel(*marks, x=KL, y=REWARD, title=title)
+        under += [
+            Points(arm, numbers(row, "kls"), numbers(row, "rewards")) for row in mine if row.seed == first
+        ]
+        kls, gaps = (tuple(x for row in mine for x in numbers(row, name)) for name in ("kls", "gaps"))
+        below.append(Points(arm, kls, gaps))
+    return (
+        Panel(*under, x=KL, y=Axis("expected true reward"), title=f"Seed {first}"),
+        Panel(*below, x=KL, y=Axis("reward below the frontier", low=0.0), title="All seeds"),
+    )

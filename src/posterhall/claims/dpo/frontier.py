@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from posterhall.claims import Axis, Budget, Claim, Figure, Paired, Panel, Row, Strip, Threshold, claim
-from posterhall.claims.dpo._draw import frontier_panel
+from posterhall.claims.dpo._draw import frontier_panels
 from posterhall.claims.dpo._language import Labels
 
 if TYPE_CHECKING:
@@ -138,14 +138,13 @@ class DpoDominatesPpo(Claim):
 
     def figure(self, rows: Sequence[Row]) -> Figure:
         return Figure(
-            frontier_panel(rows, {"DPO": "DPO", "PPO-GT": "PPO on the true reward"}),
+            *frontier_panels(rows, self.kind.names),
             Panel(
                 Strip.of(rows, "reward_at_equal_kl", (*self.kind.names, "DPO, other pairs")),
                 x=Axis("mean reward over the KL that all have reached"),
             ),
-            caption="Expected true reward against divergence from the reference, all seeds, strengths and "
-            "points on the way of training; and the frontier, above which no policy can lie "
-            "(mean over seeds).",
+            caption="Expected true reward against divergence from the reference, all strengths, on the way "
+            "of training; how far below its own frontier each of these points lies; and what is compared.",
         )
 
 
@@ -178,10 +177,10 @@ class DpoNearTheFrontier(Claim):
     def figure(self, rows: Sequence[Row]) -> Figure:
         arms = (*self.kind.names, *self.control_arms)
         return Figure(
-            frontier_panel(rows, {arm: arm for arm in arms}),
+            *frontier_panels(rows, arms),
             Panel(Strip.of(rows, "gap", arms), x=Axis("reward below the frontier, worst strength")),
-            caption="Where DPO ends with four strengths of its tie to the reference, all seeds, and the "
-            "frontier, above which no policy can lie (mean over seeds).",
+            caption="Where DPO ends with four strengths of its tie to the reference, how far below its own "
+            "frontier that is, and the worst of the four.",
         )
 
 
@@ -228,12 +227,11 @@ class DpoAboveLikelihoodTraining(Claim):
 
     def figure(self, rows: Sequence[Row]) -> Figure:
         return Figure(
-            frontier_panel(rows, {arm: arm for arm in ("DPO", "Preferred-FT", "Unlikelihood")}),
+            *frontier_panels(rows, ("DPO", "Preferred-FT", "Unlikelihood")),
             Panel(
                 Strip.of(rows, "reward_at_equal_kl", (*self.kind.names, "DPO, other pairs")),
                 x=Axis("mean reward over the KL that all have reached"),
             ),
-            caption="Expected true reward against divergence from the reference, all seeds, strengths and "
-            "points on the way of training; and the frontier, above which no policy can lie "
-            "(mean over seeds).",
+            caption="Expected true reward against divergence from the reference, all strengths, on the way "
+            "of training; how far below its own frontier each of these points lies; and what is compared.",
         )

@@ -68,7 +68,7 @@ class GradientWeightFalls(Claim):
             yield Row(arm, seed, gradient_weight=weights[-1], weights=weights, reward_accuracy=right)
 
 
-@claim(id="chosen-falls-reward-rises", paper="dpo", where="none (asked of its users; Rafailov et al. 2024)")
+@claim(id="chosen-falls-reward-rises", paper="dpo", where="not in it (Rafailov et al. 2024; its users ask)")
 class ChosenFallsRewardRises(Claim):
     """DPO lowers the log-probability of the chosen answers themselves, by more than half a nat an answer,
     while the expected true reward rises by more than 0.1.
@@ -168,16 +168,16 @@ class RankingsMatchPairs(Claim):
         yield frontier_row(lab, seed)
 
     def figure(self, rows: Sequence[Row]) -> Figure:
-        from posterhall.claims.dpo._draw import frontier_panel
+        from posterhall.claims.dpo._draw import frontier_panels
 
         return Figure(
-            frontier_panel(rows, {"rankings": "rankings of four", "pairs": "their six pairs"}),
+            *frontier_panels(rows, self.kind.names),
             Panel(
                 Strip.of(rows, "reward_at_equal_kl", ("rankings", "pairs")),
                 x=Axis("mean reward over the KL that both have reached"),
             ),
-            caption="Expected true reward against divergence from the reference, on the way of training, "
-            "all seeds; and the frontier (mean over seeds).",
+            caption="Expected true reward against divergence from the reference, on the way "
+            "of training; how far below its own frontier each of these points lies; and what is compared.",
         )
 
 
