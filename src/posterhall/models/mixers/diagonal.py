@@ -191,20 +191,38 @@ class Diagonal(System):
         """See `System`."""
         z, c, a_bar = self._kept.get(self, self.rate, self._for_steps)
         before = state.kept
-        tokens = u.shape[-1]
-        if tokens == 1 and placement.valid is None:
+        if u.shape[-1] == 1 and placement.valid is None:
             state.kept = torch.addcmul(u.to(before.dtype), a_bar, before)
             found: torch.Tensor = 2 * (c[0] * state.kept).real.sum(-1, keepdim=True)
             return found
-        y = _fft.convolve(u, _vandermonde.kernel(c[:1], z, tokens)[0])
-        if placement.start != 0:  # what is there runs on: 2 Re sum of c a_bar^(l + 1) x
-            y = y + _vandermonde.kernel(c[0] * a_bar * before, z, tokens)
-        counts = torch.tensor(placement.valid or (tokens,) * placement.batch, device=u.device)
-        aligned = right_aligned(u.transpose(1, 2), placement).transpose(1, 2)
-        decayed = torch.exp(z * counts[:, None, None]) * before
-        state.kept = decayed + _vandermonde.moments(aligned.flip(-1), z)
-        return y
+        return recur(u, z, c[:1], placement, state)
 
     def _for_steps(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         z, c = (each.repeat_interleave(self.inputs, dim=-2) for each in self.discrete())
         return z, c, torch.exp(z)
+
+
+def recur(
+    u: torch.Tensor, z: torch.Tensor, c: torch.Tensor, placement: Placement, state: Rows
+) -> torch.Tensor:
+    """Go on with x_k = exp(z) x_{k-1} + u_k and y_k = 2 Re sum over n of c_n x_{k, n}, for many tokens.
+
+    Args:
+        u: (B, H, T), real.
+        z: (H, P), complex.
+        c: (1, H, P), complex.
+        placement: where the tokens stand.
+        state: x before, (B, H, P), and afterwards.
+
+    Returns:
+        (B, H, T).
+    """
+    before, tokens = state.kept, u.shape[-1]
+    y = _fft.convolve(u, _vandermonde.kernel(c, z, tokens)[0])
+    if placement.start != 0:  # what is there runs on: 2 Re sum of c a_bar^(l + 1) x
+        y = y + _vandermonde.kernel(c[0] * torch.exp(z) * before, z, tokens)
+    counts = torch.tensor(placement.valid or (tokens,) * placement.batch, device=u.device)
+    aligned = right_aligned(u.transpose(1, 2), placement).transpose(1, 2)
+    decayed = torch.exp(z * counts[:, None, None]) * before
+    state.kept = decayed + _vandermonde.moments(aligned.flip(-1), z)
+    return y
