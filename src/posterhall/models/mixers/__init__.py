@@ -46,6 +46,7 @@ MIXERS: dict[str, str] = {
     "linear_attention": "posterhall.models.mixers.linear_attention:make",
     "based": "posterhall.models.mixers.based:make",
     "rwkv": "posterhall.models.mixers.rwkv:make",
+    "mega": "posterhall.models.mixers.mega:make",
     "performer": "posterhall.models.mixers.performer:make",
     "linformer": "posterhall.models.mixers.linformer:make",
 }
