@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -197,6 +201,53 @@ def test_checkpointing_and_precision_are_settings_like_others(posterhall, gpt2, 
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert losses[2] == pytest.approx(losses[0], rel=2e-2)
     assert losses[2] != losses[0]
+
+
+def weights(run):
+    """All tensors that a run has left, by name."""
+    from safetensors import safe_open
+
+    found = {}
+    for file in sorted((run / "artifacts" / "model").glob("*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            found |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+    return found
+
+
+QLORA = ["--quantize", "nf4", "--lora-rank", 4, "--set", "lora_dropout=0.1", "--set", "paged=true"]
+
+
+@pytest.mark.slow
+def test_killed_twice_and_resumed_equals_uninterrupted(model, chats, tmp_path):
+    def command(name):
+        arguments = [*OPTIONS, *QLORA, "--steps", 40, "--eval-every", 15, "--eval-fraction", 0.1, "--resume",
+                     "--set", "log_every=1", "--checkpoint-seconds", 0, "--device", "cpu"]  # fmt: skip
+        return [sys.executable, "-m", "posterhall", "train", "sft", model, chats, "-o", tmp_path / name,
+                *map(str, arguments)]  # fmt: skip
+
+    def logged():
+        path = tmp_path / "killed" / "metrics.jsonl"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    for until in (9, 24):
+        process = subprocess.Popen(command("killed"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        while logged() < until:
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert read_manifest(tmp_path / "killed")["status"] == "killed"
+    for name in ("killed", "plain"):
+        subprocess.run(command(name), check=True, stdout=subprocess.DEVNULL)
+    assert read_manifest(tmp_path / "killed")["resumes"] == 2
+    told = [
+        [{k: v for k, v in line.items() if k != "elapsed"} for line in read_metrics(tmp_path / name)]
+        for name in ("killed", "plain")
+    ]
+    assert told[0] == told[1]
+    killed, plain = weights(tmp_path / "killed"), weights(tmp_path / "plain")
+    assert killed.keys() == plain.keys()
+    assert all(torch.equal(killed[name], plain[name]) for name in plain)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ _MODULES = (
     "distributed",
     "dpo",
     "dpo_settings",
+    "jobs",
     "language",
     "lm",
     "lm_settings",

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posterhall.config import to_dict
 from posterhall.data import preference as reading
 from posterhall.data.documents import expand
 from posterhall.data.preference_tokens import PreferenceBatches, PreferenceTokens
@@ -23,7 +22,7 @@ from posterhall.objectives import preference as losses
 from posterhall.runs import Run
 from posterhall.train import distributed, loop, starting
 from posterhall.train.dpo_settings import KIND, DpoSettings
-from posterhall.train.lm_settings import finished
+from posterhall.train.jobs import run_job
 from posterhall.train.preferences import read_tokens, split
 from posterhall.train.references import answer_logprobs, reference_logprobs
 
@@ -175,81 +174,70 @@ def train_dpo(
         DataError: for bad input, or a run that is there already.
         Interrupted: on Ctrl-C, after a checkpoint.
     """
-    if resume and (facts := finished(out, settings)) is not None:
-        return facts if distributed.rank() == 0 else None
     directory = hub.locate(model)
-    with distributed.world() as where:
-        job = _Job(settings, model, out, where, cache or out / "checkpoints" / "references", quiet)
-        if not where.first:
-            where.wait()
-            job.train(None, sources, held_out, device, checkpoint_seconds, tensorboard)
-            return None
-        inputs = [*expand(sources), *(expand(held_out) if held_out else []), directory]
-        with Run.start(
-            out, kind=KIND, config=to_dict(settings), inputs=inputs, seeds=[settings.seed], resume=resume
-        ) as run:
-            where.wait()  # from now on the others find the run
-            facts = job.train(run, sources, held_out, device, checkpoint_seconds, tensorboard)
-            for name in (loop.CHECKPOINT, loop.BEST):
-                run.checkpoint(name).unlink(missing_ok=True)
-            shutil.rmtree(run.path / "checkpoints" / "references", ignore_errors=True)
-            run.finish(**facts)
-    return facts
+    kept_in = cache or out / "checkpoints" / "references"
 
-
-@dataclass(frozen=True)
-class _Job:
-    settings: DpoSettings
-    model: Path | str
-    out: Path
-    where: distributed.World
-    cache: Path
-    quiet: bool
-
-    def train(
-        self,
-        run: Run | None,
-        sources: Sequence[Path],
-        held_out: Sequence[Path],
-        device: str | None,
-        checkpoint_seconds: float,
-        tensorboard: bool,
-    ) -> dict[str, Any]:
-        settings = self.settings
-        start = starting.begin(settings, self.model, device=device, now=starting.time_of(self.out))
-        layout = start.layout
-        found, tokens = self._tokens(sources, start)
-        kept, held = split(tokens, 0.0 if held_out else settings.eval_fraction, settings.seed)
-        reference = self._reference(start, tokens)
-        data = PreferenceBatches(tokens, seed=settings.seed, layout=layout, reference=reference, keep=kept)
-        evaluate = None
-        if held_out:
-            _, others = self._tokens(held_out, start)
-            told = self._reference(start, others)
-            evaluate = PreferenceBatches(others, shuffle=False, layout=layout, reference=told)
-        elif len(held):
-            evaluate = PreferenceBatches(tokens, shuffle=False, layout=layout, reference=reference, keep=held)
+    def work(run: Run | None, where: distributed.World) -> dict[str, Any]:
+        start = starting.begin(settings, model, device=device, now=starting.time_of(out))
+        job = _Job(settings, start, where, kept_in, quiet)
+        found, data, evaluate = job.data(sources, held_out)
         at_start = check_start(start.model, data, settings) if settings.has_reference else None
         trained = loop.fit(
             start.model,
             data,
             objective=PreferenceObjective(settings),
             settings=settings,
-            out=run or self.out,
+            out=run or out,
             evaluate=evaluate,
             checkpoint_seconds=checkpoint_seconds,
             tensorboard=tensorboard,
-            quiet=self.quiet,
+            quiet=quiet,
         )
         if run is None:
             return {}
         starting.save(start, run.artifact(starting.MODEL), template=start.template)
-        refused = dict(sorted((found.refused + tokens.refused).items()))
-        return _facts(self, start, trained, data, evaluate, refused, found.contradictions(), at_start)
+        shutil.rmtree(out / "checkpoints" / "references", ignore_errors=True)
+        refused = dict(sorted((found.refused + data.tokens.refused).items()))
+        facts = _facts(job, out, trained, data, evaluate)
+        return {**facts, "refused": refused, "contradictions": found.contradictions(), "start_loss": at_start}
 
-    def _tokens(
-        self, sources: Sequence[Path], start: starting.Start
-    ) -> tuple[reading.Preferences, PreferenceTokens]:
+    return run_job(
+        settings,
+        out,
+        kind=KIND,
+        inputs=lambda: [*expand(sources), *(expand(held_out) if held_out else []), directory],
+        resume=resume,
+        work=work,
+    )
+
+
+@dataclass(frozen=True)
+class _Job:
+    settings: DpoSettings
+    start: starting.Start
+    where: distributed.World
+    cache: Path
+    quiet: bool
+
+    def data(
+        self, sources: Sequence[Path], held_out: Sequence[Path]
+    ) -> tuple[reading.Preferences, PreferenceBatches, PreferenceBatches | None]:
+        """What was read, what is trained on, and what is held out."""
+        settings, layout = self.settings, self.start.layout
+        found, tokens = self._tokens(sources)
+        kept, held = split(tokens, 0.0 if held_out else settings.eval_fraction, settings.seed)
+        reference = self._reference(tokens)
+        data = PreferenceBatches(tokens, seed=settings.seed, layout=layout, reference=reference, keep=kept)
+        evaluate: dict[str, Any] = {"shuffle": False, "layout": layout}
+        if held_out:
+            _, others = self._tokens(held_out)
+            return found, data, PreferenceBatches(others, reference=self._reference(others), **evaluate)
+        if len(held):
+            return found, data, PreferenceBatches(tokens, reference=reference, keep=held, **evaluate)
+        return found, data, None
+
+    def _tokens(self, sources: Sequence[Path]) -> tuple[reading.Preferences, PreferenceTokens]:
+        start = self.start
         return read_tokens(
             self.settings,
             sources,
@@ -260,16 +248,16 @@ class _Job:
             template=start.template,
         )
 
-    def _reference(self, start: starting.Start, tokens: PreferenceTokens) -> NDArray[np.float64] | None:
+    def _reference(self, tokens: PreferenceTokens) -> NDArray[np.float64] | None:
         """Computed by the first process; the others find it in the cache."""
         if not self.settings.has_reference:
             return None
         if not self.where.first:
             self.where.wait()
         values = reference_logprobs(
-            start.model,
+            self.start.model,
             tokens,
-            layout=start.layout,
+            layout=self.start.layout,
             dtype=self.settings.dtype,
             cache=self.cache,
             quiet=self.quiet,
@@ -280,22 +268,16 @@ class _Job:
 
 
 def _facts(
-    job: _Job,
-    start: starting.Start,
-    trained: loop.Trained,
-    data: PreferenceBatches,
-    evaluate: PreferenceBatches | None,
-    refused: dict[str, int],
-    contradictions: int,
-    at_start: float | None,
+    job: _Job, out: Path, trained: loop.Trained, data: PreferenceBatches, evaluate: PreferenceBatches | None
 ) -> dict[str, Any]:
     """What came out."""
     last: dict[str, Any] = next((line for line in reversed(trained.history) if "loss" in line), {})
     names = ("reward_accuracy", "reward_margin", "logp_chosen", "logp_rejected")
+    start = job.start
     trainable, parameters = start.counts()
     return {
-        "run": str(job.out),
-        "model": str(job.out / "artifacts" / starting.MODEL),
+        "run": str(out),
+        "model": str(out / "artifacts" / starting.MODEL),
         "saved": "adapter" if start.adapted else "model",
         "reference": str(start.directory),
         "params": parameters,
@@ -304,12 +286,9 @@ def _facts(
         "comparisons": data.items,
         "prompts": len(data.tokens.prompts),
         "answers": len(data.tokens.answers),
-        "refused": refused,
         "cut_prompts": data.tokens.cut,
-        "contradictions": contradictions,
         "steps": trained.steps,
         "seen": trained.tokens,
-        "start_loss": at_start,
         "train_loss": trained.loss,
         "train": {name: last[name] for name in names if name in last},
         "eval_comparisons": evaluate.items if evaluate is not None else 0,

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posterhall.config import to_dict
 from posterhall.data import tokenizer as tokenizers
 from posterhall.data import tokens as streams
 from posterhall.data.documents import Document, documents, expand
@@ -24,8 +23,9 @@ from posterhall.models import Decoder, hub, mixers
 from posterhall.progress import Progress
 from posterhall.runs import Run, read_manifest
 from posterhall.train import checkpoint, distributed, loop
+from posterhall.train.jobs import run_job
 from posterhall.train.language import next_token
-from posterhall.train.lm_settings import KIND, LmSettings, bpe_size, finished
+from posterhall.train.lm_settings import KIND, LmSettings, bpe_size
 
 MODEL = "model"
 """Folder in artifacts/."""
@@ -72,30 +72,21 @@ def train_lm(
         DataError: for bad input, or a run that is there already.
         Interrupted: on Ctrl-C, after a checkpoint.
     """
-    if resume and (facts := finished(out, settings)) is not None:
-        return facts if distributed.rank() == 0 else None
     if init is None:
         mixers.check(settings.shape(ByteTokenizer.vocab_size))
-    with distributed.world() as where:
-        if not where.first:
-            where.wait()
-            job = _Job(settings, out, None, where, cache, quiet=True)
-            _train(job, sources, held_out, init, device, checkpoint_seconds, False, shard)
-            return None
+
+    def inputs() -> list[Path]:
         texts, tests = expand(sources), expand(held_out) if held_out else []
-        inputs = [*texts, *tests, *([init] if init else [])]
-        config = to_dict(settings)
-        with Run.start(
-            out, kind=KIND, config=config, inputs=inputs, seeds=[settings.seed], resume=resume
-        ) as run:
-            where.wait()  # from now on the others find the run
-            job = _Job(settings, out, run, where, cache, quiet)
-            facts = _train(job, sources, held_out, init, device, checkpoint_seconds, tensorboard, shard)
-            for name in (loop.CHECKPOINT, loop.BEST):
-                run.checkpoint(name).unlink(missing_ok=True)
-            shutil.rmtree(run.path / "checkpoints" / "tokens", ignore_errors=True)
-            run.finish(**facts)
-    return facts
+        return [*texts, *tests, *([init] if init else [])]
+
+    def work(run: Run | None, where: distributed.World) -> dict[str, Any]:
+        job = _Job(settings, out, run, where, cache, quiet or run is None)
+        facts = _train(job, sources, held_out, init, device, checkpoint_seconds, tensorboard, shard)
+        if run is not None:
+            shutil.rmtree(out / "checkpoints" / "tokens", ignore_errors=True)
+        return facts
+
+    return run_job(settings, out, kind=KIND, inputs=inputs, resume=resume, work=work)
 
 
 @dataclass(frozen=True)

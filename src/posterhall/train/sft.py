@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posterhall.config import to_dict
 from posterhall.data import chat, chat_template
 from posterhall.data.chat_batches import ChatBatches
 from posterhall.data.chat_template import ChatTemplate
@@ -22,8 +21,8 @@ from posterhall.models import hub
 from posterhall.runs import Run
 from posterhall.seeds import generator
 from posterhall.train import distributed, loop, starting
+from posterhall.train.jobs import run_job
 from posterhall.train.language import labelled_loss
-from posterhall.train.lm_settings import finished
 from posterhall.train.sft_settings import KIND, SftSettings
 
 
@@ -67,79 +66,64 @@ def train_sft(
         PosterhallError: if training diverges, runs out of memory, or leaves an adapter that does nothing.
         Interrupted: on Ctrl-C, after a checkpoint.
     """
-    if resume and (facts := finished(out, settings)) is not None:
-        return facts if distributed.rank() == 0 else None
     directory = hub.locate(model)
-    with distributed.world() as where:
-        job = _Job(settings, model, out, where, quiet)
-        if not where.first:
-            where.wait()
-            job.train(None, sources, held_out, device, checkpoint_seconds, tensorboard)
-            return None
-        inputs = [*expand(sources), *(expand(held_out) if held_out else []), directory]
-        with Run.start(
-            out, kind=KIND, config=to_dict(settings), inputs=inputs, seeds=[settings.seed], resume=resume
-        ) as run:
-            where.wait()  # from now on the others find the run
-            facts = job.train(run, sources, held_out, device, checkpoint_seconds, tensorboard)
-            for name in (loop.CHECKPOINT, loop.BEST):
-                run.checkpoint(name).unlink(missing_ok=True)
-            run.finish(**facts)
-    return facts
 
-
-@dataclass(frozen=True)
-class _Job:
-    settings: SftSettings
-    model: Path | str
-    out: Path
-    where: distributed.World
-    quiet: bool
-
-    def train(
-        self,
-        run: Run | None,
-        sources: Sequence[Path],
-        held_out: Sequence[Path],
-        device: str | None,
-        checkpoint_seconds: float,
-        tensorboard: bool,
-    ) -> dict[str, Any]:
-        settings = self.settings
-        start = starting.begin(settings, self.model, device=device, now=starting.time_of(self.out))
-        template = start.template or chat_template.built_in(start.tokenizer)
-        found, tokens = self._tokens(sources, start, template)
-        kept, held = _split(tokens, 0.0 if held_out else settings.eval_fraction, settings.seed)
-        group = settings.batch if settings.group_by_length and start.layout == "rows" else 0
-        layout = start.layout
-        data = ChatBatches(tokens, seed=settings.seed, layout=layout, group=group, keep=kept)
-        evaluate = None
-        if held_out:
-            _, others = self._tokens(held_out, start, template)
-            evaluate = ChatBatches(others, shuffle=False, layout=layout)
-        elif len(held):
-            evaluate = ChatBatches(tokens, shuffle=False, layout=layout, keep=held)
+    def work(run: Run | None, where: distributed.World) -> dict[str, Any]:
+        start = starting.begin(settings, model, device=device, now=starting.time_of(out))
+        job = _Job(settings, start, start.template or chat_template.built_in(start.tokenizer))
+        found, tokens, data, evaluate = job.data(sources, held_out)
         trained = loop.fit(
             start.model,
             data,
             objective=answers,
             settings=settings,
-            out=run or self.out,
+            out=run or out,
             evaluate=evaluate,
             checkpoint_seconds=checkpoint_seconds,
             tensorboard=tensorboard,
-            quiet=self.quiet,
+            quiet=quiet,
         )
         if run is None:
             return {}
-        starting.save(start, run.artifact(starting.MODEL), template=template, ends=tokens.ends())
+        starting.save(start, run.artifact(starting.MODEL), template=job.template, ends=tokens.ends())
         refused = dict(sorted((found.refused + tokens.refused).items()))
-        return _facts(self, start, template, trained, data, evaluate, refused)
+        return {"run": str(out), **_facts(job, out, trained, data, evaluate), "refused": refused}
 
-    def _tokens(
-        self, sources: Sequence[Path], start: starting.Start, template: ChatTemplate
-    ) -> tuple[chat.Chats, ChatTokens]:
-        settings, longest = self.settings, start.model.config.max_length
+    return run_job(
+        settings,
+        out,
+        kind=KIND,
+        inputs=lambda: [*expand(sources), *(expand(held_out) if held_out else []), directory],
+        resume=resume,
+        work=work,
+    )
+
+
+@dataclass(frozen=True)
+class _Job:
+    settings: SftSettings
+    start: starting.Start
+    template: ChatTemplate
+
+    def data(
+        self, sources: Sequence[Path], held_out: Sequence[Path]
+    ) -> tuple[chat.Chats, ChatTokens, ChatBatches, ChatBatches | None]:
+        """What was read, its tokens, what is trained on, and what is held out."""
+        settings, layout = self.settings, self.start.layout
+        found, tokens = self._tokens(sources)
+        kept, held = _split(tokens, 0.0 if held_out else settings.eval_fraction, settings.seed)
+        group = settings.batch if settings.group_by_length and layout == "rows" else 0
+        data = ChatBatches(tokens, seed=settings.seed, layout=layout, group=group, keep=kept)
+        if held_out:
+            _, others = self._tokens(held_out)
+            return found, tokens, data, ChatBatches(others, shuffle=False, layout=layout)
+        if len(held):
+            return found, tokens, data, ChatBatches(tokens, shuffle=False, layout=layout, keep=held)
+        return found, tokens, data, None
+
+    def _tokens(self, sources: Sequence[Path]) -> tuple[chat.Chats, ChatTokens]:
+        settings, start = self.settings, self.start
+        longest = start.model.config.max_length
         if settings.max_length is not None and settings.max_length > longest:
             raise DataError(
                 f"max_length is {settings.max_length}; the model in {start.directory} takes at most {longest}"
@@ -148,7 +132,7 @@ class _Job:
         tokens = encode(
             found.rows,
             start.tokenizer,
-            template,
+            self.template,
             max_length=settings.max_length or longest,
             learn_from=settings.learn_from,
             too_long=settings.too_long,
@@ -166,19 +150,13 @@ def _split(tokens: ChatTokens, share: float, seed: int) -> tuple[NDArray[np.int6
 
 
 def _facts(
-    job: _Job,
-    start: starting.Start,
-    template: ChatTemplate,
-    trained: loop.Trained,
-    data: ChatBatches,
-    evaluate: ChatBatches | None,
-    refused: dict[str, int],
+    job: _Job, out: Path, trained: loop.Trained, data: ChatBatches, evaluate: ChatBatches | None
 ) -> dict[str, Any]:
     """What came out."""
+    start = job.start
     trainable, parameters = start.counts()
     return {
-        "run": str(job.out),
-        "model": str(job.out / "artifacts" / starting.MODEL),
+        "model": str(out / "artifacts" / starting.MODEL),
         "base": start.base,
         "saved": "adapter" if start.adapted else "model",
         "quantize": job.settings.quantize,
@@ -188,7 +166,6 @@ def _facts(
         "conversations": data.items,
         "tokens": data.tokens.tokens,
         "answer_tokens": data.tokens.answer_tokens,
-        "refused": refused,
         "cut": data.tokens.cut,
         "steps": trained.steps,
         "seen": trained.tokens,
