@@ -188,6 +188,18 @@ def test_a_token_across_the_beginning_of_an_answer_is_refused_or_taken_apart(mad
     assert np.array_equal(plain.ids[0], again.ids[0])
 
 
+def test_an_end_after_the_last_message_alone_is_no_part_of_other_answers(made):
+    _, ours, _ = made("bpe", examples.CHATML)
+    closing = "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
+    phi = ChatTemplate(examples.CHATML + closing, {"eos_token": "</s>"})
+    found = encode([Chat((USER, SHORT, AGAIN, LONG), "here")], ours, phi, max_length=500)
+    (plain,) = encode(
+        [Chat((USER, SHORT, AGAIN, LONG), "here")], ours, ChatTemplate(examples.CHATML), max_length=500
+    ).learnt
+    assert found.learnt[0].tolist() == [*plain.tolist(), True]
+    assert (found.ids[0] == ours.eos_id).sum() == 1
+
+
 def test_cutting_leaves_whole_answers(made):
     _, ours, template = made("bpe", examples.CHATML)
     row = Chat((USER, SHORT, AGAIN, LONG), "here")

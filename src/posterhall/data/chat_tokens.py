@@ -178,6 +178,8 @@ class _Builder:
         for number in row.answers():
             before = self._template.render(row.messages[:number], add_generation_prompt=True).text
             behind = self._template.render(row.messages[: number + 1]).text
+            if not text.text.startswith(behind):  # some templates write an end after the last message alone
+                behind = self._special.without_end(behind)
             if not (behind.startswith(before) and text.text.startswith(behind)):
                 return None
             spans.append((len(before), len(behind)))

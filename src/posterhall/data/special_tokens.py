@@ -95,7 +95,12 @@ class SpecialTokens:
         text = rendered.text.rstrip()
         if any(start < len(text) <= end for start, end in rendered.literal):
             return False
-        return any(text.endswith(name) for name in self._names)
+        return self.without_end(text) != text
+
+    def without_end(self, text: str) -> str:
+        """A text without the special token that it ends with, if it does."""
+        name = max((each for each in self._names if text.endswith(each)), key=len, default="")
+        return text.removesuffix(name)
 
     def _written(self, rendered: Rendered) -> tuple[str, list[tuple[int, int, int, int]]]:
         """The text for the tokeniser, and its pieces: (start, end) in it and in the text that was given."""
