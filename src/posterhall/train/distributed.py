@@ -126,11 +126,14 @@ def parallel(step: Pass, where: World, *, shard: bool) -> nn.Module:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    marks = {name: dict(vars(each)) for name, each in step.named_parameters()}
     kind = next(step.parameters()).device.type
     mesh = init_device_mesh(kind, (where.size,))
     for block in getattr(step.model, "blocks", ()):
         fully_shard(block, mesh=mesh)
     fully_shard(step, mesh=mesh)
+    for name, each in step.named_parameters():  # new ones: they must still say how they are trained
+        vars(each).update(marks[name])
     return step
 
 

@@ -320,7 +320,7 @@ class _Training:
                 f"lower, or use float32{'; the last checkpoint is kept' if self.run else ''}"
             )
         for group in self.optimiser.param_groups:
-            group["lr"] = rate(settings, state.step, self.steps)
+            group["lr"] = rate(settings, state.step, self.steps) * group.get("lr_scale", 1.0)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         state.step += 1

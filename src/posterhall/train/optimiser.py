@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from posterhall.extras import nn, torch
@@ -35,14 +36,24 @@ def groups(model: nn.Module, settings: TrainSettings) -> list[dict[str, object]]
     """The parameters to be trained, those that decay and those that do not.
 
     Gains and biases (fewer than two dimensions) do not decay: their size is not what overfits, and
-    RMSNorm's gains would be pulled away from 1.
+    RMSNorm's gains would be pulled away from 1. Nor does a parameter with a true attribute `no_decay`. One
+    with an attribute `lr_most` learns at no higher rate at the peak: its group's `lr_scale`, by which the
+    loop multiplies the rate, is lower (steps and poles of state-space models).
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    parts: list[dict[str, object]] = [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+    parts: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            stays = parameter.dim() < 2 or getattr(parameter, "no_decay", False)
+            scale = min(1.0, getattr(parameter, "lr_most", math.inf) / settings.lr)
+            parts.setdefault((stays, scale), []).append(parameter)
+    return [
+        {
+            "params": parts[stays, scale],
+            "weight_decay": 0.0 if stays else settings.weight_decay,
+            "lr_scale": scale,
+        }
+        for stays, scale in sorted(parts)
     ]
-    return [part for part in parts if part["params"]]
 
 
 def adamw(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
