@@ -11,11 +11,12 @@ estimates.
   pushed far, by PPO and by the best of n. - `learning`: the gradient's weights, chosen answers, rankings
   against pairs, what the implicit reward becomes.
 - `shift`: temperatures and prompts other than in training.
+- `text`: lines of real text, a lexicon or a reward of one's own, and divergences from samples.
 """
 
 from __future__ import annotations
 
 # In the order in which they are listed and reported.
-from posterhall.claims.dpo import frontier, costs, overoptimisation, learning, shift  # isort: skip
+from posterhall.claims.dpo import frontier, costs, overoptimisation, learning, shift, text  # isort: skip
 
-__all__ = ["costs", "frontier", "learning", "overoptimisation", "shift"]
+__all__ = ["costs", "frontier", "learning", "overoptimisation", "shift", "text"]
