@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from posterhall.claims.rows import Budget
 
 torch = pytest.importorskip("torch")
 
-from posterhall.claims.dpo import _lab, _training, costs, overoptimisation  # noqa: E402
+from posterhall.claims.dpo import _lab, _training, _writing, costs, overoptimisation  # noqa: E402
 from posterhall.claims.dpo._lab import PROMPT, SAMPLES, Lab, Point, Preferences  # noqa: E402
-from posterhall.errors import PosterhallError  # noqa: E402
+from posterhall.data.tokenizer import ByteTokenizer  # noqa: E402
+from posterhall.errors import DataError, PosterhallError  # noqa: E402
 from posterhall.metrics import frontier  # noqa: E402
+from posterhall.models import Decoder, hub  # noqa: E402
 
 CLAIMS = load(["posterhall.claims.dpo"])
 
@@ -204,6 +207,67 @@ def test_mean_log_probabilities_of_pairs(lab):
     assert rejected == pytest.approx(lab.logq[0, [5, 17]].mean(), abs=1e-4)
 
 
+# Real text.
+
+
+def own_text(folder, lines=8100):
+    rng = np.random.default_rng(0)
+    words = np.array(["sun", "rain", "is", "not", "good", "bad", "and", "the", "day", "night"])
+    text = "\n".join(" ".join(words[rng.integers(0, 10, 9)]) for _ in range(lines))
+    (folder / "lines.txt").write_text(text)
+    return str(folder / "lines.txt")
+
+
+@pytest.fixture(scope="module")
+def writing(tmp_path_factory):
+    text = own_text(tmp_path_factory.mktemp("text"))
+    budget = CLAIMS["text-dpo-near-best-of-n"].budget("smoke").replace(**WRITTEN)
+    return _writing.Writing(budget, {"corpus": text, "model": None, "reward": None}, 3)
+
+
+def test_answers_are_worth_what_the_lexicon_says_of_their_words(writing):
+    drawn = writing.preferences()
+    assert len(drawn.tokens.prompts) == 8
+    assert len(drawn.rewards) == 8 * _writing.SAMPLES
+    assert max(map(len, drawn.tokens.answers)) <= 8
+    weights = writing.scorer.weights
+    for ids, worth in zip(drawn.tokens.answers, drawn.rewards, strict=True):
+        words = re.findall(r"\w+", writing.base.tokenizer.decode(ids.tolist()).lower())
+        assert worth == pytest.approx(1 / (1 + math.exp(-sum(weights.get(w, 0.0) for w in words))))
+    pairs = drawn.compared().items
+    assert (drawn.rewards[pairs[:, 0]] > drawn.rewards[pairs[:, 1]]).all()
+    guessed = drawn.compared(at_random=np.random.default_rng(0)).items
+    assert len(guessed) == len(pairs)
+    assert sorted(map(set, guessed.tolist()), key=sorted) == sorted(map(set, pairs.tolist()), key=sorted)
+
+
+def test_the_text_model_is_at_no_divergence_from_itself_and_another_is(writing):
+    assert writing.place(writing.base.model)[0] == pytest.approx(0, abs=1e-9)
+    assert writing.place(Decoder(writing.base.model.config, seed=5))[0] > 1
+
+
+def test_best_of_n_from_groups_of_draws(writing):
+    tokens = writing.preferences().tokens
+    rewards = np.tile([0.1, 0.2, 0.3, 0.4], 8)
+    kl, worth = _writing.best_of(_writing.Draws(tokens, rewards), 2)
+    assert kl == pytest.approx(math.log(2) - 0.5)
+    assert worth == pytest.approx((0.2 + 0.4) / 2)
+
+
+def test_a_checkpoint_and_a_reward_of_ones_own_take_the_place_of_both(writing, tmp_path):
+    hub.save(Decoder(writing.base.model.config, seed=9), tmp_path / "model", tokenizer=ByteTokenizer())
+    cls = CLAIMS["text-dpo-near-best-of-n"]
+    given = {"corpus": own_text(tmp_path), "model": str(tmp_path / "model"), "reward": "length:2"}
+    rows = list(cls(given).run(cls.budget("smoke").replace(**WRITTEN), 0))
+    assert {row.arm for row in rows} >= {*cls.kind.names, *cls.control_arms}
+    assert max(x for row in rows for x in row["rewards"]) <= 0, "minus how far the length is off"
+
+
+def test_too_little_text_is_refused(tmp_path):
+    with pytest.raises(DataError, match="at least 8,000 are wanted"):
+        _writing.base(8, 1, 100, own_text(tmp_path, lines=50), None)
+
+
 # What is decided.
 
 
@@ -251,6 +315,7 @@ def test_the_headline_can_fail():
 
 # Each claim, small.
 
+WRITTEN = {"tokens": 4000, "prompts": 8, "tested": 4, "many": 16, "steps": 2, "answer": 8}
 SMALL = {"length": 3, "tested": 1, "texts_steps": 3, "prompts": 70}
 TINY = {
     "dpo-dominates-ppo": {"steps": 2, "points": 1, "rollouts": 2},
@@ -265,6 +330,7 @@ TINY = {
     "implicit-reward-is-the-reward": {"steps": 2, "batches": 1},
     "temperature-costs-both-the-same": {"steps": 2, "rollouts": 2},
     "shifted-prompts-cost-both-the-same": {"steps": 2, "rollouts": 2},
+    "text-dpo-near-best-of-n": WRITTEN,
 }
 
 
@@ -277,7 +343,7 @@ def test_claim_runs_at_a_tiny_size(id, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "contracts"))
     check_rows = importlib.import_module("claim").check_rows
     cls = CLAIMS[id]
-    budget = cls.budget("smoke").replace(**SMALL, **TINY[id])
+    budget = cls.budget("smoke").replace(**{**SMALL, **TINY[id]})
     rows = list(cls().run(budget, 1))
     check_rows(cls, rows, list(cls().run(budget, 1)), 1, {"cpu_seconds"})
     assert all(np.isfinite(row[metric]).all() for row in rows for metric in row.metrics)
