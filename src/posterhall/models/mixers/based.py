@@ -29,9 +29,9 @@ class BasedSettings:
     """
 
     pattern: tuple[Part, ...] = ("conv", "linear", "window", "conv", "conv")
-    """What the layers are, in turn, from the first one on. The default is the authors' of 27 layers: linear
-    attention at 1, 6, 11, 16 and 21, windows behind them; two layers are a convolution and linear
-    attention."""
+    """What the layers are, in turn, from the first one on. The default gives the authors' 27 layers (linear
+    attention at 1, 6, 11, 16 and 21, windows behind them), but for the last, a convolution there. Two layers
+    are a convolution and linear attention."""
     taps: int = 3
     """Tokens of a convolution, >= 1."""
     feature_dim: int = 16

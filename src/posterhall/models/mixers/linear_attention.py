@@ -103,7 +103,7 @@ class Taylor:
             return torch.cat((ones, x * d**-0.25, squares), dim=-1)
         i, j = torch.triu_indices(d, d, device=x.device)
         # x_i x_j stands for x_j x_i too: twice in the sum, so by a square root of 2 on either side.
-        scale = torch.where(i == j, (0.5 / d) ** 0.5, d**-0.5).to(x.dtype)
+        scale = torch.where(i == j, x.new_tensor((0.5 / d) ** 0.5), x.new_tensor(d**-0.5))
         squares = x.index_select(-1, i) * x.index_select(-1, j) * scale
         return torch.cat((ones, x * d**-0.25, squares), dim=-1)
 

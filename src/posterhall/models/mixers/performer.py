@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from posterhall.models.config import DecoderConfig
 
 
-_MOST = 40.0
-"""Largest constant in a key's exponent: exp(40) leaves room for sums in float32."""
+_ADDED = 1e-4
+"""To every feature of a key (the authors' numerical stabiliser)."""
+_MOST = 60.0
+"""Largest exponent of a key: exp(60) leaves room for sums in float32. Only a key that is nearly a direction
+comes near."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,10 @@ class Performer(nn.Module):
 class Favor(nn.Module):
     """phi(x)_i = exp(w_i x - |x|^2 / 2) / sqrt(M), x scaled by H^(-1/4) (eq. 5, with the exponential).
 
-    The directions w are orthogonal in blocks of H, with the lengths of Gaussian vectors. Exponents would
-    overflow for long queries or keys, and the largest of all keys, which the authors subtract, is not known
-    to a model that streams. Here keys take exp(c - |x - w_i|^2 / 2), which is bounded (c is a constant that
-    brings it near 1), and queries make up for it: their exponents get |w_i|^2 / 2 and lose the largest of
-    each query. What is left over cancels in the quotient, and all forms agree. The small number that the
-    authors add to every feature is left out.
+    The directions w are orthogonal in blocks of H, with the lengths of Gaussian vectors. A query's exponents
+    lose their largest, which cancels in the quotient. For keys the authors subtract the largest of all, which
+    a model that streams does not know: here a key's features are left as they are, their mean being 1, and
+    get the authors' small addend, so that no denominator vanishes. All forms agree.
 
     Attributes:
         directions: (M, H), kept with the weights.
@@ -123,22 +124,23 @@ class Favor(nn.Module):
         """New directions."""
         count, entries = self.directions.shape
         drawn = torch.empty(-(-count // entries), entries, entries).normal_(generator=generator)
-        turns = torch.linalg.qr(drawn).Q.flatten(0, 1)[:count]
+        turned, upper = torch.linalg.qr(drawn)
+        # Uniform among rotations only with the signs of R's diagonal (Mezzadri 2007); the estimate is
+        # biased without them.
+        turns = (turned * upper.diagonal(dim1=1, dim2=2).sign()[:, None]).flatten(0, 1)[:count]
         lengths = torch.empty(count, entries).normal_(generator=generator).norm(dim=1)
         self.directions.copy_(turns * lengths[:, None])
 
     def queries(self, x: torch.Tensor) -> torch.Tensor:
         """(..., H) to (..., M), the largest of them 1."""
-        w = self.directions.to(x.dtype)
-        exponents = (x * x.shape[-1] ** -0.25) @ w.T + w.square().sum(1) / 2
+        exponents = (x * x.shape[-1] ** -0.25) @ self.directions.to(x.dtype).T
         return torch.exp(exponents - exponents.amax(dim=-1, keepdim=True).detach())
 
     def keys(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., H) to (..., M), at most exp(c)."""
-        w = self.directions.to(x.dtype)
+        """(..., H) to (..., M), positive."""
         x = x * x.shape[-1] ** -0.25
-        squares = x.square().sum(-1, keepdim=True) + w.square().sum(1)
-        return torch.exp(x @ w.T - squares / 2 + min(x.shape[-1] / 2, _MOST))
+        exponents = x @ self.directions.to(x.dtype).T - x.square().sum(-1, keepdim=True) / 2
+        return torch.exp(exponents.clamp(max=_MOST)) + _ADDED
 
     def kernel(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """(..., T, S)."""
