@@ -229,7 +229,7 @@ def test_quantised_weights_are_refused(tmp_path):
     tensors = load_file(directory / hub.WEIGHTS)
     tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.int8)
     save_file(tensors, directory / hub.WEIGHTS)
-    with pytest.raises(DataError, match="only floating-point"):
+    with pytest.raises(DataError, match="only floating-point weights"):
         load(directory)
 
 

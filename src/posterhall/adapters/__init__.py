@@ -15,18 +15,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from posterhall.adapters.lora import LoraLinear, LoraSettings
+    from posterhall.adapters.merging import Erased, erased, merge
     from posterhall.adapters.placing import add_lora, disabled, lora_parameters
+    from posterhall.adapters.saving import load, save
 
-_MODULES = ("dropout", "lora", "placing")
+_MODULES = ("dropout", "lora", "merging", "placing", "saving")
 _NAMES = {
+    "Erased": "merging",
     "LoraLinear": "lora",
     "LoraSettings": "lora",
     "add_lora": "placing",
     "disabled": "placing",
+    "erased": "merging",
+    "load": "saving",
     "lora_parameters": "placing",
+    "merge": "merging",
+    "save": "saving",
 }
 
-__all__ = ["LoraLinear", "LoraSettings", "add_lora", "disabled", "lora_parameters"]
+__all__ = [
+    "Erased",
+    "LoraLinear",
+    "LoraSettings",
+    "add_lora",
+    "disabled",
+    "erased",
+    "load",
+    "lora_parameters",
+    "merge",
+    "save",
+]
 
 
 def __getattr__(name: str) -> Any:

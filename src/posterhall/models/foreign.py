@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from posterhall import seeds
+from posterhall.adapters import placing
 from posterhall.adapters.dropout import again, passing
+from posterhall.adapters.lora import features
 from posterhall.errors import DataError
 from posterhall.extras import nn, require, torch
-from posterhall.models import hub
+from posterhall.models import hub, quantized
 from posterhall.models.cache import Cache
 from posterhall.models.mixers import Placement
 from posterhall.models.mixers.attention import AttentionState
+from posterhall.models.quantized import Quantization
 
 _LENGTHS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length")
 _ENDLESS = 1 << 20
@@ -183,6 +186,13 @@ class Foreign(nn.Module):
         """Whether logits are products with the rows of `head_weight` and nothing more."""
         head = self.model.get_output_embeddings()
         return self._softcap is None and self._scale == 1 and getattr(head, "bias", None) is None
+
+    def projections(self) -> dict[str, tuple[tuple[str, int], ...]]:
+        """What checkpoints call the linear layers: what transformers does."""
+        return {
+            path: ((path.removeprefix("model."), features(layer)[1]),)
+            for path, layer in placing.linear_layers(self)
+        }
 
     def head_weight(self) -> torch.Tensor:
         """(V, D): a hidden state's logits are its products with the rows.
@@ -363,7 +373,13 @@ def _cache_name(forward: Callable[..., Any]) -> str:
     return "cache" if "cache" in names else "past_key_values"
 
 
-def load(path: Path | str, *, dtype: Any = None, device: Any = "cpu") -> Foreign:
+def load(
+    path: Path | str,
+    *,
+    dtype: Any = None,
+    device: Any = "cpu",
+    quantize: str | Quantization | None = None,
+) -> Foreign:
     """Read a checkpoint of any causal architecture of `transformers`.
 
     No code of the checkpoint is run, and no pickle is opened.
@@ -372,38 +388,22 @@ def load(path: Path | str, *, dtype: Any = None, device: Any = "cpu") -> Foreign
         path: see `posterhall.models.hub.load`.
         dtype: a torch type, or its name; None keeps that of the files.
         device: where to put it.
+        quantize: see `posterhall.models.hub.load`.
 
     Raises:
         DataError: for what is not there, damaged, pickled, no causal model, or one that brings its own code.
         MissingExtra: without transformers.
     """
-    transformers = require("transformers", "hf", "a model of an architecture that is not Llama's")
+    from posterhall.models import foreign_files
+
+    require("transformers", "hf", "a model of an architecture that is not Llama's")
     directory = hub.locate(path)
     hub.weight_files(directory)
-    logging = transformers.utils.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # what matters of it is said below
-    logging.disable_progress_bar()
-    try:
-        model, told = transformers.AutoModelForCausalLM.from_pretrained(
-            str(directory),
-            dtype=hub.dtype_of(dtype) or "auto",
-            trust_remote_code=False,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except Exception as error:  # of many kinds: its own, those of torch, safetensors, the system
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise DataError(f"{directory}: transformers cannot read this as a causal model: {reason}") from error
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-    missing = sorted(told["missing_keys"])
-    if missing:
-        raise DataError(
-            f"{directory}: {len(missing)} tensors are missing, first {missing[0]}; the config describes "
-            "another model, or a file is missing"
-        )
+    how, wanted = quantized.of(quantize), hub.dtype_of(dtype)
+    hub.check_quantized_once(directory, how)
+    if hub.read_quantization(directory) is not None:
+        return Foreign(foreign_files.read_quantized(directory, wanted).to(device).eval()).eval()
+    model = foreign_files.read(directory, wanted)
+    if how is not None:
+        quantized.quantize_layers(model, how)
     return Foreign(model.to(device).eval()).eval()

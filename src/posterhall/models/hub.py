@@ -11,13 +11,16 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from posterhall.adapters.saving import CONFIG as ADAPTER
+from posterhall.data import tensor_files
 from posterhall.errors import DataError, MissingExtra
 from posterhall.extras import require, torch
-from posterhall.models import _llama
+from posterhall.models import _llama, quantized
+from posterhall.models.quantized import Quantization
 from posterhall.runs import is_run
 from posterhall.runs.files import write_atomic
 
@@ -82,6 +85,12 @@ def save(
     dtype = str(model.embedding.dtype).removeprefix("torch.")
     bos, eos, pad = (getattr(tokenizer, name, None) for name in ("bos_id", "eos_id", "pad_id"))
     config = _llama.write_config(model.config, dtype=dtype, bos=bos, eos=eos, pad=pad)
+    absent = sorted({piece.parameter for piece in _llama.pieces(model.config)} - parameters.keys())
+    if absent:
+        raise DataError(
+            f"{absent[0].removesuffix('.weight')} has an adapter or is quantised; save the adapter "
+            "(posterhall.adapters.save), or merge it first (posterhall.adapters.merge)"
+        )
     # Split parameters share their memory with nothing in the file: each piece is made contiguous.
     tensors = {
         piece.name: parameters[piece.parameter].detach()[slice(*piece.rows)].cpu().contiguous()
@@ -119,15 +128,23 @@ def save(
 
 
 def load(
-    path: Path | str, *, dtype: Any = None, device: Any = "cpu", ignore: Collection[str] = ()
+    path: Path | str,
+    *,
+    dtype: Any = None,
+    device: Any = "cpu",
+    quantize: str | Quantization | None = None,
+    ignore: Collection[str] = (),
 ) -> Decoder:
-    """Read a Llama checkpoint.
+    """Read a Llama checkpoint, also one whose linear layers are quantised (`posterhall model quantize`).
 
     Args:
         path: a directory with config.json and safetensors; a run whose artifacts hold one; or an id on the
             Hugging Face hub ("owner/name"), which is downloaded, safetensors only.
-        dtype: a torch type, or its name; None keeps that of the files.
+        dtype: a torch type, or its name; None keeps that of the files. Of a quantised model, that of its
+            other tensors, in which it computes.
         device: where to put it.
+        quantize: quantise the linear layers but the head while they are read: a code as "nf4", with QLoRA's
+            settings, or a `posterhall.models.quantized.Quantization`.
         ignore: names of tensors that are not the decoder's.
 
     Returns:
@@ -138,35 +155,66 @@ def load(
         MissingExtra: without torch or safetensors; for an id, without huggingface_hub.
     """
     from posterhall.models.decoder import Decoder
+    from posterhall.models.filling import Filling
 
-    safetensors = require("safetensors", "train", "loading a model")
+    require("safetensors", "train", "loading a model")
     directory = locate(path)
     config, wanted = read_config(directory), dtype_of(dtype)
-    model = Decoder(config, seed=None)
-    files = weight_files(directory)
-    needed = {piece.name: piece for piece in _llama.pieces(config)}
-    parameters = dict(model.named_parameters())
-    kinds, left = set(), dict(needed)
-    for file in sorted(set(files.values())):
+    how = quantized.of(quantize)
+    check_quantized_once(directory, how)
+    filling = Filling(Decoder(config, seed=None), tensor_names(directory), how)
+    for file, name, tensor in tensors(directory):
+        if name not in ignore:
+            filling.take(name, tensor, file)
+    model = filling.finish(directory)
+    return model.to(device=device, dtype=wanted or filling.dtype).eval()
+
+
+def tensors(directory: Path) -> Iterator[tuple[Path, str, torch.Tensor]]:
+    """Every tensor of a directory's weight files, one at a time, with its file and name.
+
+    Raises:
+        DataError: for files that are missing or damaged.
+    """
+    safetensors = require("safetensors", "train", "loading a model")
+    for file in sorted(set(weight_files(directory).values())):
         try:
             with safetensors.safe_open(file, framework="pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 - not a mapping
-                    if name in ignore or _is_redundant(name, config):
-                        continue
-                    if name not in needed:
-                        raise DataError(f"{file}: tensor {name} is none of a Llama without biases")
-                    tensor = opened.get_tensor(name)
-                    kinds.add(tensor.dtype)
-                    _fill(parameters, left.pop(name, needed[name]), tensor, file)
+                    yield file, name, opened.get_tensor(name)
         except safetensors.SafetensorError as error:
             raise DataError(f"{file}: not a whole safetensors file: {error}; fetch it again") from error
-    if left:
+
+
+def tensor_names(directory: Path) -> list[str]:
+    """The names of all tensors in a directory's weight files; only headers are read."""
+    files = sorted(set(weight_files(directory).values()))
+    return [name for file in files for name in tensor_files.header(file)]
+
+
+def fingerprint(directory: Path) -> str:
+    """Of the weights in a directory; see `posterhall.data.tensor_files.fingerprint`."""
+    return tensor_files.fingerprint(set(weight_files(directory).values()))
+
+
+def read_quantization(directory: Path) -> Quantization | None:
+    """How the model in a directory is quantised; None if it is not.
+
+    Raises:
+        DataError: for a kind that is not known here.
+    """
+    file = directory / CONFIG
+    return quantized.read_config(read_json(file), str(file))
+
+
+def check_quantized_once(directory: Path, how: Quantization | None) -> None:
+    """Refuse to quantise what is quantised already."""
+    said = read_quantization(directory)
+    if how is not None and said is not None:
         raise DataError(
-            f"{directory}: {len(left)} tensors of {len(needed)} are missing, first {next(iter(left))}; "
-            "the config describes another model, or a file is missing"
+            f"{directory} is quantised already ({said.code}); load it without quantising, or quantise the "
+            "original model"
         )
-    kept = kinds.pop() if len(kinds) == 1 else torch.float32
-    return model.to(device=device, dtype=wanted or kept).eval()
 
 
 def read_config(directory: Path) -> DecoderConfig:
@@ -176,7 +224,7 @@ def read_config(directory: Path) -> DecoderConfig:
         DataError: if there is none, or of another architecture.
     """
     file = directory / CONFIG
-    return _llama.read_config(_read_json(file), str(file))
+    return _llama.read_config(read_json(file), str(file))
 
 
 def end_ids(directory: Path) -> frozenset[int]:
@@ -184,7 +232,7 @@ def end_ids(directory: Path) -> frozenset[int]:
     else config.json."""
     for name in (GENERATION, CONFIG):
         if (directory / name).is_file():
-            found = _read_json(directory / name).get("eos_token_id")
+            found = read_json(directory / name).get("eos_token_id")
             if found is not None:
                 listed = found if isinstance(found, list) else [found]
                 return frozenset(each for each in listed if isinstance(each, int))
@@ -200,31 +248,14 @@ def stored(directory: Path) -> tuple[int, list[str], int]:
     count, dtypes, size = 0, set(), 0
     for file in sorted(set(weight_files(directory).values())):
         size += file.stat().st_size
-        for tensor in _header(file).values():
+        for tensor in tensor_files.header(file).values():
             count += math.prod(tensor["shape"])
             dtypes.add(str(tensor["dtype"]))
     return count, sorted(dtypes), size
 
 
-def _header(file: Path) -> dict[str, Any]:
-    """The tensors that a safetensors file says it has: 8 bytes of length, then JSON."""
-    try:
-        with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            if not 2 <= length <= min(_LARGEST_JSON, file.stat().st_size - 8):
-                raise ValueError(f"its header would have {length} bytes")
-            found = json.loads(opened.read(length))
-        found.pop("__metadata__", None)
-        for tensor in found.values():
-            if not all(isinstance(each, int) for each in tensor["shape"]) or "dtype" not in tensor:
-                raise ValueError("its header does not give shapes and types")
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise DataError(f"{file}: not a whole safetensors file: {error}; fetch it again") from error
-    return dict(found)
-
-
 def locate(path: Path | str) -> Path:
-    """The directory of a model: itself, a run's artifacts/model, or the copy of one on the hub.
+    """The directory of a model or an adapter: itself, a run's artifacts/model, or the copy of one on the hub.
 
     Raises:
         DataError: if there is no model.
@@ -233,14 +264,15 @@ def locate(path: Path | str) -> Path:
     directory = Path(path)
     if is_run(directory):
         inside = directory / IN_RUN
-        if not (inside / CONFIG).is_file():
+        if not _holds_model(inside):
             raise DataError(f"the run {directory} holds no model ({IN_RUN}); has the training ended?")
         return inside
-    if (directory / CONFIG).is_file():
+    if _holds_model(directory):
         return directory
     if directory.is_dir():
         raise DataError(
-            f"{directory} has no {CONFIG}; give a directory that Hugging Face models are saved to, or a run"
+            f"{directory} has no {CONFIG}; give a directory that Hugging Face models or adapters are saved "
+            "to, or a run"
         )
     if directory.exists():
         raise DataError(f"{directory} is a file; give the model's directory")
@@ -250,6 +282,15 @@ def locate(path: Path | str) -> Path:
         f"no model at {path}; give a directory with {CONFIG}, a run, or an id of the Hugging Face hub "
         "(owner/name)"
     )
+
+
+def _holds_model(directory: Path) -> bool:
+    return (directory / CONFIG).is_file() or (directory / ADAPTER).is_file()
+
+
+def is_adapter(directory: Path) -> bool:
+    """Whether a directory holds an adapter, and not a whole model."""
+    return (directory / ADAPTER).is_file() and not (directory / CONFIG).is_file()
 
 
 def _download(name: str) -> Path:
@@ -274,7 +315,7 @@ def weight_files(directory: Path) -> dict[str, Path]:
     if (directory / WEIGHTS).is_file():
         return {"": directory / WEIGHTS}
     if (directory / INDEX).is_file():
-        mapped = _read_json(directory / INDEX).get("weight_map")
+        mapped = read_json(directory / INDEX).get("weight_map")
         if not isinstance(mapped, dict) or not mapped:
             raise DataError(f"{directory / INDEX}: has no weight_map")
         files = {}
@@ -295,24 +336,6 @@ def weight_files(directory: Path) -> dict[str, Path]:
     raise DataError(f"{directory} has no weights ({WEIGHTS} or {INDEX})")
 
 
-def _is_redundant(name: str, config: DecoderConfig) -> bool:
-    """Tensors that some files hold beside the weights: a tied head, rotary frequencies."""
-    return name.endswith("rotary_emb.inv_freq") or (name == _llama.HEAD and config.tie_embeddings)
-
-
-def _fill(parameters: Mapping[str, Any], piece: _llama.Piece, tensor: Any, file: Path) -> None:
-    place = parameters[piece.parameter].detach()[slice(*piece.rows)]
-    if place.shape != tensor.shape:
-        raise DataError(
-            f"{file}: {piece.name} is {tuple(tensor.shape)}; {CONFIG} makes it {tuple(place.shape)}"
-        )
-    if not tensor.is_floating_point():
-        raise DataError(
-            f"{file}: {piece.name} is {tensor.dtype}; only floating-point weights can be read, not quantised"
-        )
-    place.copy_(tensor)
-
-
 def dtype_of(given: Any) -> Any:
     """A torch type by its name; another thing as it is.
 
@@ -326,7 +349,12 @@ def dtype_of(given: Any) -> Any:
     return given
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """An object of JSON.
+
+    Raises:
+        DataError: if there is none.
+    """
     try:
         if path.stat().st_size > _LARGEST_JSON:
             raise DataError(f"{path} has {path.stat().st_size} bytes; that is no settings file")

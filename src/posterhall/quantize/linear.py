@@ -179,6 +179,14 @@ class QuantizedLinear(nn.Module):
             part.dequantize(piece)
         return whole
 
+    def scheme(self) -> dict[str, Any]:
+        """How the weight is quantised: `code` by name, `block`, and whether scales are quantised (`double`),
+        or were to be and did not bear it."""
+        double = any(
+            isinstance(each.scales, DoubleScales) or each.double_error is not None for each in self.parts
+        )
+        return {"code": self.parts[0].code.name, "block": self.parts[0].block, "double": double}
+
     def extra_repr(self) -> str:
         """What `print` shows between the brackets."""
         q = self.parts[0]

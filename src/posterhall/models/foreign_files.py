@@ -1,0 +1,152 @@
+"""Checkpoints of any causal architecture of `transformers`, read into its own classes.
+
+Models whose layers are quantised get layers of ours: neither bitsandbytes nor an accelerator is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from posterhall.adapters import placing
+from posterhall.adapters.lora import features
+from posterhall.errors import DataError
+from posterhall.extras import nn, require
+from posterhall.models import hub, quantized
+from posterhall.quantize.linear import QuantizedLinear
+
+_PURPOSE = "a model of an architecture that is not Llama's"
+
+
+def read(directory: Path, dtype: Any) -> Any:
+    """An `AutoModelForCausalLM` with all its weights.
+
+    Raises:
+        DataError: if transformers cannot make one of what is there.
+    """
+    transformers = require("transformers", "hf", _PURPOSE)
+    with _quiet(transformers):
+        try:
+            model, told = transformers.AutoModelForCausalLM.from_pretrained(
+                str(directory),
+                dtype=dtype or "auto",
+                trust_remote_code=False,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except Exception as error:  # of many kinds: its own, those of torch, safetensors, the system
+            raise _unreadable(directory, error) from error
+    missing = sorted(told["missing_keys"])
+    if missing:
+        raise DataError(
+            f"{directory}: {len(missing)} tensors are missing, first {missing[0]}; the config describes "
+            "another model, or a file is missing"
+        )
+    return model
+
+
+def skeleton(directory: Path, dtype: Any = None) -> Any:
+    """The same without weights, whatever its config says of quantisation: parameters are on torch's "meta".
+
+    Raises:
+        DataError: as `read`.
+    """
+    transformers = require("transformers", "hf", _PURPOSE)
+    with _quiet(transformers), _without_weights():
+        try:
+            config = transformers.AutoConfig.from_pretrained(
+                str(directory), trust_remote_code=False, local_files_only=True
+            )
+            if hasattr(config, quantized.KEY):
+                delattr(config, quantized.KEY)
+            kind = {} if dtype is None else {"dtype": dtype}
+            return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False, **kind)
+        except Exception as error:  # see above
+            raise _unreadable(directory, error) from error
+
+
+def read_quantized(directory: Path, dtype: Any) -> Any:
+    """A model whose files hold quantised linear layers.
+
+    Args:
+        directory: where it is.
+        dtype: of its other tensors; None keeps the files'.
+
+    Raises:
+        DataError: for a tensor that is missing, or does not fit.
+    """
+    model = skeleton(directory, dtype)
+    reading, rest = quantized.Reading(hub.tensor_names(directory)), {}
+    for _, name, tensor in hub.tensors(directory):
+        if name in reading:
+            reading.take(name, tensor)
+        else:
+            rest[name] = tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)
+    layers = {f"{path}.weight": (path, layer) for path, layer in placing.linear_layers(model)}
+
+    def limit(name: str) -> int:
+        if name not in layers:
+            raise DataError(f"{directory}: {name} is quantised, and no linear layer of this architecture")
+        inputs, outputs = features(layers[name][1])
+        return inputs * outputs
+
+    for name, found in reading.results(limit).items():
+        path, layer = layers[name]
+        inputs, outputs = features(layer)
+        if found.shape != (outputs, inputs):
+            raise DataError(f"{directory}: {name} is {found.shape}; config.json makes it {(outputs, inputs)}")
+        bias = rest.pop(f"{path}.bias", None)
+        if bias is None and getattr(layer, "bias", None) is not None:
+            raise DataError(f"{directory}: {path}.bias is missing; a file is missing")
+        placing.replace(model, path, QuantizedLinear.like(layer, found, bias))
+    model.load_state_dict(rest, strict=False, assign=True)
+    model.tie_weights()
+    empty = [name for name, each in model.named_parameters() if each.device.type == "meta"]
+    if empty:
+        raise DataError(
+            f"{directory}: {len(empty)} tensors are missing, first {empty[0]}; the config describes another "
+            "model, or a file is missing"
+        )
+    return model
+
+
+@contextlib.contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without its messages and bars: what matters of them is said by us."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _without_weights() -> Iterator[None]:
+    """Modules made within it have parameters without memory. Buffers are real: they follow from the config
+    (rotary frequencies, masks), and no file has them."""
+    register = nn.Module.register_parameter
+
+    def empty(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        register(module, name, parameter)
+        if parameter is not None:
+            held = module._parameters[name]
+            module._parameters[name] = nn.Parameter(held.to("meta"), held.requires_grad)  # type: ignore[union-attr]
+
+    nn.Module.register_parameter = empty  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def _unreadable(directory: Path, error: Exception) -> DataError:
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return DataError(f"{directory}: transformers cannot read this as a causal model: {reason}")
