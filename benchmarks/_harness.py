@@ -103,6 +103,28 @@ def interleaved(sides: Mapping[str, Callable[[], Any]], *, repeats: int) -> dict
     return {name: Timing(tuple(wall[name]), tuple(cpu[name]), values[name]) for name in sides}
 
 
+def several(
+    ours: Callable[[], Any], peer: Callable[[], Any], repeats: int, *, calls: tuple[int, int]
+) -> dict[str, Timing]:
+    """Time "ours" and "peer" in turn, several calls a run: the system counts CPU time in hundredths of a
+    second. Both are called once before; seconds are those of one call."""
+
+    def runs(run: Callable[[], Any], count: int) -> Callable[[], Any]:
+        def all_of_them() -> Any:
+            for _ in range(count - 1):
+                run()
+            return run()
+
+        return all_of_them
+
+    ours(), peer()
+    timed = interleaved({"ours": runs(ours, calls[0]), "peer": runs(peer, calls[1])}, repeats=repeats)
+    return {
+        side: Timing(tuple(w / count for w in t.wall), tuple(c / count for c in t.cpu), t.value)
+        for (side, t), count in zip(timed.items(), calls, strict=True)
+    }
+
+
 def faster(
     case: str, ours: Timing, peer: Timing, peer_name: str, *, quality: Mapping[str, Any] | None = None
 ) -> Result:

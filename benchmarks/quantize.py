@@ -10,10 +10,9 @@ import argparse
 import contextlib
 import io
 import logging
-from collections.abc import Callable
 from typing import Any
 
-from benchmarks._harness import Result, Timing, arguments, emit, faster, interleaved
+from benchmarks._harness import Result, arguments, emit, faster, several
 
 SHAPES = [(10, 48), (7, 80), (5, 96), (3, 160), (10, 50), (7, 64), (129,), (3, 5, 7)]
 """The first four are those that bitsandbytes 0.50.2 restores wrongly on AVX-512."""
@@ -54,7 +53,7 @@ def main() -> None:
         def theirs(kind: str = kind) -> Any:
             return peer.quantize_4bit(tensor, quant_type=kind)
 
-        timed = _timed(ours, theirs, chosen.repeats, calls=(20, 1))
+        timed = several(ours, theirs, chosen.repeats, calls=(20, 1))
         mine, (packed, state) = timed["ours"].value, timed["peer"].value
         quality = {
             "codes_identical": mine.packed.tobytes() == packed.numpy().tobytes(),
@@ -75,7 +74,7 @@ def main() -> None:
             return peer.dequantize_4bit(packed, state)
 
         for case, run in (("a given buffer", fill), ("fresh memory", fresh)):
-            timed = _timed(run, peer_fresh, chosen.repeats, calls=(20, 5))
+            timed = several(run, peer_fresh, chosen.repeats, calls=(20, 5))
             same = timed["ours"].value.tobytes() == timed["peer"].value.numpy().tobytes()
             case = f"restore {kind} {n}² into {case}"
             results.append(faster(case, timed["ours"], timed["peer"], name, quality={"identical": same}))
@@ -86,7 +85,7 @@ def main() -> None:
     def peer_double() -> Any:
         return peer.quantize_4bit(tensor, quant_type="nf4", compress_statistics=True)
 
-    timed = _timed(double, peer_double, chosen.repeats, calls=(20, 1))
+    timed = several(double, peer_double, chosen.repeats, calls=(20, 1))
     report = measure(matrix, timed["ours"].value)
     packed, state = timed["peer"].value
     off = peer.dequantize_4bit(packed, state).numpy() - matrix
@@ -100,27 +99,6 @@ def main() -> None:
     results.append(_layer(chosen, name, bitsandbytes, QuantizedLinear))
     results.append(_shapes(name, peer, quantize))
     emit("quantize", chosen.threads, results, as_json=chosen.json)
-
-
-def _timed(
-    ours: Callable[[], Any], peer: Callable[[], Any], repeats: int, *, calls: tuple[int, int]
-) -> dict[str, Timing]:
-    """Time both in turn, several calls a run: the system counts CPU time in hundredths of a second."""
-
-    def several(run: Callable[[], Any], count: int) -> Callable[[], Any]:
-        def runs() -> Any:
-            for _ in range(count - 1):
-                run()
-            return run()
-
-        return runs
-
-    ours(), peer()
-    timed = interleaved({"ours": several(ours, calls[0]), "peer": several(peer, calls[1])}, repeats=repeats)
-    return {
-        side: Timing(tuple(w / count for w in t.wall), tuple(c / count for c in t.cpu), t.value)
-        for (side, t), count in zip(timed.items(), calls, strict=True)
-    }
 
 
 def _layer(chosen: Any, name: str, bitsandbytes: Any, ours: Any) -> Result:
@@ -146,7 +124,7 @@ def _layer(chosen: Any, name: str, bitsandbytes: Any, ours: Any) -> Result:
         bitsandbytes.matmul_4bit(x, weight.t(), quant_state=state).sum().backward()
         return x.grad
 
-    timed = _timed(run, peer_run, chosen.repeats, calls=(3, 3))
+    timed = several(run, peer_run, chosen.repeats, calls=(3, 3))
     gap = (timed["ours"].value - timed["peer"].value).abs().max() / timed["peer"].value.abs().max()
     case = f"4-bit linear {width}², {chosen.rows} rows, forward and backward"
     return faster(case, timed["ours"], timed["peer"], name, quality={"gradient_gap": float(gap)})
