@@ -16,7 +16,7 @@ from posterhall.data.chat import read
 from posterhall.data.chat_batches import ChatBatches
 from posterhall.data.chat_tokens import encode
 from posterhall.data.tokenizer import ByteTokenizer
-from posterhall.errors import DataError
+from posterhall.errors import DataError, Interrupted
 from posterhall.runs import read_manifest, read_metrics
 from posterhall.train import fit
 from posterhall.train.sft_settings import GuanacoSettings, SftSettings
@@ -201,6 +201,42 @@ def test_checkpointing_and_precision_are_settings_like_others(posterhall, gpt2, 
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert losses[2] == pytest.approx(losses[0], rel=2e-2)
     assert losses[2] != losses[0]
+
+
+def test_adapters_on_models_of_transformers_drop_the_same_after_a_stop(gpt2, chats, tmp_path):
+    from posterhall.adapters import lora_parameters
+    from posterhall.train import starting
+    from posterhall.train.sft import answers
+
+    words, form = tokenizer.load(gpt2), chat_template.load(gpt2)
+    tokens = encode(read(chats).rows, words, form, max_length=160)
+    calls = 0
+
+    def stopping(model, batch):
+        nonlocal calls
+        calls += 1
+        if calls == 7:
+            signal.raise_signal(signal.SIGINT)
+        return answers(model, batch)
+
+    def trained(objective, name, dropout=0.2):
+        settings = SftSettings(
+            **{**QUICK, "steps": 8, "accumulate": 2, "lora_rank": 4, "lora_dropout": dropout}
+        )
+        model = starting.begin(settings, gpt2, device="cpu").model
+        data = ChatBatches(tokens, layout="rows", group=4)
+        fit(model, data, objective=objective, settings=settings, out=tmp_path / name, resume=True)
+        return model
+
+    plain = trained(answers, "plain")
+    with pytest.raises(Interrupted):
+        trained(stopping, "cut")
+    resumed = trained(answers, "cut")
+    other = trained(answers, "other", dropout=0.0)
+    for one, two, three in zip(*map(lora_parameters, (plain, resumed, other)), strict=True):
+        assert torch.equal(one, two)
+        assert not torch.equal(one, three)
+    assert torch.equal(plain.model.transformer.wte.weight, resumed.model.transformer.wte.weight)
 
 
 def weights(run):

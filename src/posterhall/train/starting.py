@@ -30,7 +30,6 @@ from posterhall.train.adapter_settings import ALL_LINEAR, AdapterSettings
 
 MODEL = "model"
 """Folder in artifacts/."""
-ADAPTER = "adapter_config.json"
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja", "chat_template.json",
@@ -46,6 +45,8 @@ class Start:
     """Where the model is."""
     base: str
     """Where the weights under an adapter are, or their id on the hub."""
+    weights: Path
+    """The directory of these weights."""
     model: Any
     """A `CausalModel`; what is to be trained of it has gradients."""
     tokenizer: Tokenizer
@@ -89,12 +90,11 @@ def begin(
         DataError: for a model that cannot be read, quantised weights without an adapter, or an adapter on
             one that has one.
     """
-    from posterhall.adapters import add_lora, placing
+    from posterhall.adapters import add_lora, placing, saving
 
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     directory = hub.locate(model)
-    more = {"quantize": settings.quantize} if settings.quantize else {}
-    loaded: Any = causal.load(directory, dtype=torch.float32, device=where, **more)
+    loaded: Any = causal.load(directory, dtype=torch.float32, device=where, quantize=settings.quantize)
     _without_dropout(loaded)
     has = any(True for _ in placing.adapters(loaded))
     if settings.lora_rank is not None:
@@ -129,14 +129,12 @@ def begin(
             f"{loaded.config.vocab_size:,}"
         )
     template = chat_template.load(directory, now=now)
-    base = _base(directory) if has else str(directory.resolve()) if Path(model).exists() else str(model)
-    return Start(directory, base, loaded, tokenizer, template, has or settings.lora_rank is not None)
-
-
-def _base(directory: Path) -> str:
-    """What an adapter was put on, as it says."""
-    said = json.loads((directory / ADAPTER).read_text(encoding="utf-8"))
-    return str(said.get("base_model_name_or_path"))
+    if has:
+        base, weights = saving.read_config(directory).base, causal.base_of(directory)[0]
+    else:
+        base, weights = str(directory.resolve()) if Path(model).exists() else str(model), directory
+    adapted = has or settings.lora_rank is not None
+    return Start(directory, base, weights, loaded, tokenizer, template, adapted)
 
 
 def time_of(run: Path) -> datetime:
@@ -159,7 +157,7 @@ def save(
 
     files = _Files(start, template, ends)
     if start.adapted:
-        adapters.save(start.model, directory, base=start.base)
+        adapters.save(start.model, directory, base=start.base, files=start.weights)
         files.save(directory)
     elif isinstance(start.model, Decoder):
         hub.save(start.model, directory, tokenizer=files)
