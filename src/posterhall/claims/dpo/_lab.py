@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,10 @@ from posterhall.claims.dpo._language import WORDS, Labels, Language, reward
 from posterhall.claims.rows import Budget
 from posterhall.data.epochs import Epochs
 from posterhall.data.preference_tokens import PreferenceTokens
+from posterhall.extras import torch
 from posterhall.metrics import frontier
 from posterhall.models import Decoder, DecoderConfig, enumeration
+from posterhall.models.sampling import invert
 from posterhall.seeds import derive, generator
 
 PROMPT = 2
@@ -224,18 +226,14 @@ class Lab:
         rng = generator(self.seed, "dpo", purpose, labels)
         texts = sample(self.reference, before, self.length, generator(self.seed, "dpo", purpose, "answers"))
         score = self.language.score(before[:, -1], texts[:, PROMPT:])
-        first, second = np.triu_indices(SAMPLES, 1)
-        starts = np.arange(prompts)[:, None] * SAMPLES
-        pairs = np.stack([(starts + first).ravel(), (starts + second).ravel()], axis=1)
-        ahead = score[pairs[:, 0]] - score[pairs[:, 1]]
-        pairs, ahead = pairs[ahead != 0], ahead[ahead != 0]
-        if labels == "better":
-            swapped = ahead < 0
-        else:
+
+        def turned(ahead: NDArray[np.float64]) -> NDArray[np.bool_]:
+            if labels == "better":
+                return ahead < 0
             chance = 1 / (1 + np.exp(-ahead)) if labels == "bradley-terry" else 0.5
-            swapped = rng.random(len(pairs)) >= chance
-        pairs[swapped] = pairs[swapped, ::-1]
-        return Preferences(texts, score, pairs)
+            return rng.random(len(ahead)) >= chance
+
+        return Preferences(texts, score, all_pairs(score, SAMPLES, turned))
 
 
 def sample(
@@ -246,10 +244,6 @@ def sample(
     What `posterhall.models.generate` does for rows that end where they like and have seeds of their own;
     here all are as long and share a generator, which makes it several times as fast for a model this small.
     """
-    import torch
-
-    from posterhall.models.sampling import invert
-
     drawn = torch.from_numpy(rng.random((length, len(prompts))))
     ids = torch.from_numpy(prompts)
     parts = [ids]
@@ -264,6 +258,28 @@ def sample(
     model.train(was)
     found: NDArray[np.int64] = torch.cat(parts, dim=1).numpy()
     return found
+
+
+def all_pairs(
+    worth: NDArray[np.float64],
+    samples: int,
+    turned: Callable[[NDArray[np.float64]], NDArray[np.bool_]],
+) -> NDArray[np.int64]:
+    """(pairs, 2) indices of answers, the preferred first: all pairs of those to a prompt but of equal worth.
+
+    Args:
+        worth: (A,) of answers, `samples` after one another to each prompt.
+        samples: of a prompt.
+        turned: by how much the first of each pair is worth more, to whether the second is preferred.
+    """
+    first, second = np.triu_indices(samples, 1)
+    starts = np.arange(0, len(worth), samples)[:, None]
+    pairs: NDArray[np.int64] = np.stack([(starts + first).ravel(), (starts + second).ravel()], axis=1)
+    ahead = worth[pairs[:, 0]] - worth[pairs[:, 1]]
+    pairs, ahead = pairs[ahead != 0], ahead[ahead != 0]
+    swapped = turned(ahead)
+    pairs[swapped] = pairs[swapped, ::-1]
+    return pairs
 
 
 def envelope(lab: Lab, points: Sequence[Point], at: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from posterhall.claims.dpo._lab import SAMPLES, all_pairs
 from posterhall.claims.rows import Budget, Scalar
 from posterhall.data.preference_tokens import PreferenceBatches, PreferenceTokens
 from posterhall.data.tokenizer import ByteTokenizer, Tokenizer
@@ -26,8 +27,6 @@ from posterhall.train.references import reference_logprobs
 from posterhall.train.rollouts import layout_of
 from posterhall.train.scorers import Lexicon, Scorer, scorer
 
-SAMPLES = 4
-"""Answers to each prompt that are compared, as in the paper."""
 _PROMPT_WORDS, _LEAST_WORDS = 3, 8
 """Of a line: those that are the prompt, and how many it has at least."""
 _HELD_OUT = 4000
@@ -124,14 +123,12 @@ class Draws:
 
     def compared(self, *, at_random: np.random.Generator | None = None) -> PreferenceTokens:
         """With all pairs of the answers to a prompt, the one of the greater reward first, or either."""
-        groups = self.rewards.reshape(len(self.tokens.prompts), -1)
-        first, second = np.triu_indices(groups.shape[1], 1)
-        starts = np.arange(len(groups))[:, None] * groups.shape[1]
-        pairs = np.stack([(starts + first).ravel(), (starts + second).ravel()], axis=1)
-        ahead = self.rewards[pairs[:, 0]] - self.rewards[pairs[:, 1]]
-        pairs, ahead = pairs[ahead != 0], ahead[ahead != 0]
-        swapped = ahead < 0 if at_random is None else at_random.random(len(pairs)) < 0.5
-        pairs[swapped] = pairs[swapped, ::-1]
+        samples = len(self.rewards) // len(self.tokens.prompts)
+        pairs = all_pairs(
+            self.rewards,
+            samples,
+            lambda ahead: ahead < 0 if at_random is None else at_random.random(len(ahead)) < 0.5,
+        )
         return replace(self.tokens, items=pairs)
 
 
