@@ -63,9 +63,7 @@ def draw(result: Mapping[str, Any], path: Path) -> int:
         grid = figure.subplots(len(shown), 2, squeeze=False)
         for (left, right), size in zip(grid, shown, strict=True):
             rows = [row for row in table if (row["length"], row["pairs"]) == size]
-            title = f"{size[0]} tokens" + (
-                f", {size[1]} pairs" if result["task"] in ("mqar", "copying") else ""
-            )
+            title = f"{size[0]} tokens" + ("" if size[1] is None else f", {size[1]} pairs")
             left.set_title(title, loc="left", fontsize=10)
             _curves(left, rows, result["models"], colours)
             points = [point for point in result["frontier"] if (point["length"], point["pairs"]) == size]

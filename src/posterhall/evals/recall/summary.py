@@ -32,7 +32,7 @@ def summarise(settings: RecallSettings, done: Sequence[Mapping[str, Any]]) -> li
         by_rate: dict[float, list[Mapping[str, Any]]] = {}
         for each in models:
             by_rate.setdefault(each["lr"], []).append(each)
-        best = max(by_rate, key=lambda lr: _mean(by_rate[lr], "validation"))
+        best = max(by_rate, key=lambda lr: _worth(by_rate[lr]))
         chosen = by_rate[best]
         length, pairs, width, mixer = kind
         found.append(
@@ -60,10 +60,7 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Which models recall most for their state: those that no other beats with as few bytes, by size of the
     task, from the smallest state to the largest."""
     found = []
-    for (length, pairs), group in itertools.groupby(
-        sorted(rows, key=lambda row: (row["length"], row["pairs"])),
-        key=lambda row: (row["length"], row["pairs"]),
-    ):
+    for (length, pairs), group in itertools.groupby(sorted(rows, key=_size), key=_size):
         best = -1.0
         streaming = [row for row in group if row["state_bytes"] is not None]
         for row in sorted(streaming, key=lambda row: (row["state_bytes"], -row["accuracy"])):
@@ -72,7 +69,7 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 found.append(
                     {
                         "length": length,
-                        "pairs": pairs,
+                        "pairs": pairs or None,
                         "state_bytes": row["state_bytes"],
                         "accuracy": row["accuracy"],
                         "mixer": row["mixer"],
@@ -80,6 +77,15 @@ def frontier(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                     }
                 )
     return found
+
+
+def _worth(models: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
+    """By which rates are compared: first how many trainings failed."""
+    return -sum(each["error"] is not None for each in models), _mean(models, "validation")
+
+
+def _size(row: Mapping[str, Any]) -> tuple[int, int]:
+    return row["length"], row["pairs"] or 0
 
 
 def _mean(models: Sequence[Mapping[str, Any]], name: str) -> float:

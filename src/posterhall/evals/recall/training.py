@@ -86,7 +86,7 @@ def train(
     return {
         **asdict(cell),
         **tested,
-        "validation": best,
+        "validation": best if error is None else None,
         "steps": steps,
         "seconds": spent,
         "solved": best is not None and best > settings.enough,
