@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import signal
 import subprocess
@@ -254,19 +255,21 @@ QLORA = ["--quantize", "nf4", "--lora-rank", 4, "--set", "lora_dropout=0.1", "--
 
 
 @pytest.mark.slow
-def test_killed_twice_and_resumed_equals_uninterrupted(model, chats, tmp_path):
+def test_killed_twice_and_resumed_equals_uninterrupted(posterhall, model, chats, tmp_path):
     def command(name):
         arguments = [*OPTIONS, *QLORA, "--steps", 40, "--eval-every", 15, "--eval-fraction", 0.1, "--resume",
                      "--set", "log_every=1", "--checkpoint-seconds", 0, "--device", "cpu"]  # fmt: skip
-        return [sys.executable, "-m", "posterhall", "train", "sft", model, chats, "-o", tmp_path / name,
-                *map(str, arguments)]  # fmt: skip
+        return ["train", "sft", model, chats, "-o", tmp_path / name, *map(str, arguments)]
 
     def logged():
         path = tmp_path / "killed" / "metrics.jsonl"
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
     for until in (9, 24):
-        process = subprocess.Popen(command("killed"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "posterhall", *command("killed")],
+            stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
         while logged() < until:
             assert process.poll() is None
             time.sleep(0.002)
@@ -274,7 +277,7 @@ def test_killed_twice_and_resumed_equals_uninterrupted(model, chats, tmp_path):
         process.wait()
     assert read_manifest(tmp_path / "killed")["status"] == "killed"
     for name in ("killed", "plain"):
-        subprocess.run(command(name), check=True, stdout=subprocess.DEVNULL)
+        posterhall(*command(name))
     assert read_manifest(tmp_path / "killed")["resumes"] == 2
     told = [
         [{k: v for k, v in line.items() if k != "elapsed"} for line in read_metrics(tmp_path / name)]
@@ -284,6 +287,78 @@ def test_killed_twice_and_resumed_equals_uninterrupted(model, chats, tmp_path):
     killed, plain = weights(tmp_path / "killed"), weights(tmp_path / "plain")
     assert killed.keys() == plain.keys()
     assert all(torch.equal(killed[name], plain[name]) for name in plain)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks transformers
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")  # which it sets itself
+@pytest.mark.parametrize("kind", ["ours", "gpt2"])
+def test_an_adapter_over_four_bits_is_learnt_kept_and_aligned(posterhall, model, gpt2, chats, tmp_path, kind):
+    from posterhall.models import causal
+    from posterhall.train.sft import answers
+
+    base = model if kind == "ours" else gpt2
+    out = tmp_path / "sft"
+    done = json.loads(
+        posterhall(
+            "train", "sft", base, chats, "-o", out, *OPTIONS, *QLORA, "--lr", 1e-2, "--epochs", 8, "--json",
+            "--eval-fraction", 0.2, "--device", "cpu",
+        ).out
+    )  # fmt: skip
+    directory = out / "artifacts" / "model"
+    assert done["saved"] == "adapter"
+    assert done["base"] == str(base)
+    assert 0 < done["params_trained"] < done["params"]
+    lines = [line for line in read_metrics(out) if "loss" in line]
+    assert lines[-1]["loss"] < lines[0]["loss"] - 0.05
+    # What is read back is what was trained: the same held-out loss.
+    words, form = tokenizer.load(directory), chat_template.load(directory)
+    tokens = encode(read(chats).rows, words, form, max_length=128)
+    from posterhall.train.sft import held_out_split
+
+    again = causal.load(out, dtype="float32")
+    layout = "trees" if kind == "ours" else "rows"
+    held = ChatBatches(tokens, shuffle=False, layout=layout, keep=held_out_split(tokens, 0.2, 0)[1])
+    batch = {name: torch.as_tensor(each) for name, each in held.take(0, held.items).items()}
+    with torch.no_grad():
+        assert answers(again, batch)[0].item() == pytest.approx(done["best_loss"], rel=1e-4)
+    # The adapter is trained on by preferences, and is its own reference.
+    pairs = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": row["messages"][:1], "chosen": "no.", "rejected": row["messages"][1]["content"]}
+            for row in conversations(24)]  # fmt: skip
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    aligned = json.loads(
+        posterhall(
+            "train", "dpo", out, pairs, "-o", tmp_path / "dpo", "--lr", 1e-2, "--batch", 4, "--accumulate", 1,
+            "--epochs", 4, "--set", "warmup=2", "--threads", 1, "--quiet", "--json", "--device", "cpu",
+        ).out
+    )  # fmt: skip
+    assert aligned["start_loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert aligned["saved"] == "adapter"
+    assert aligned["params_trained"] == done["params_trained"]
+    assert aligned["train"]["reward_accuracy"] > 0.9
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    theirs = peft.PeftModel.from_pretrained(
+        transformers.AutoModelForCausalLM.from_pretrained(base), tmp_path / "dpo" / "artifacts" / "model"
+    )
+    merged = sum(1 for name, _ in theirs.named_parameters() if "lora_B" in name)
+    assert merged == (14 if kind == "ours" else 8)
+
+
+def test_what_cannot_be_trained_is_refused(posterhall, model, chats, tmp_path):
+    def refused(base, *more):
+        return posterhall("train", "sft", base, chats, "-o", tmp_path / "no", *OPTIONS, *more, code=4).err
+
+    assert "--lora-rank 64" in refused(model, "--quantize", "nf4")
+    assert "Did you mean" in refused(model, "--lora-rank", 2, "--lora-targets", "q_prj")
+    out = tmp_path / "sft"
+    posterhall("train", "sft", model, chats, "-o", out, *OPTIONS, "--lora-rank", 2, "--steps", 2)
+    assert "model merge" in refused(out, "--lora-rank", 2)
+    from safetensors.torch import load_file, save_file
+
+    other = model / "model.safetensors"
+    tensors = load_file(other)
+    save_file({name: each + 1 for name, each in tensors.items()}, other, metadata={"format": "pt"})
+    assert "other weights" in refused(out)
 
 
 @pytest.mark.parametrize(

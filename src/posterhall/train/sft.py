@@ -111,7 +111,7 @@ class _Job:
         """What was read, its tokens, what is trained on, and what is held out."""
         settings, layout = self.settings, self.start.layout
         found, tokens = self._tokens(sources)
-        kept, held = _split(tokens, 0.0 if held_out else settings.eval_fraction, settings.seed)
+        kept, held = held_out_split(tokens, 0.0 if held_out else settings.eval_fraction, settings.seed)
         group = settings.batch if settings.group_by_length and layout == "rows" else 0
         data = ChatBatches(tokens, seed=settings.seed, layout=layout, group=group, keep=kept)
         if held_out:
@@ -142,8 +142,10 @@ class _Job:
         return found, tokens
 
 
-def _split(tokens: ChatTokens, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Conversations to train on, and a share of them (rounded down) to evaluate on."""
+def held_out_split(
+    tokens: ChatTokens, share: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of conversations to train on, and of a share (rounded down) to evaluate on."""
     order = generator(seed, "held-out conversations").permutation(len(tokens.ids))
     held = int(share * len(order))
     return np.sort(order[held:]), np.sort(order[:held])
