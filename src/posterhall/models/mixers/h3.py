@@ -13,7 +13,7 @@ from posterhall.models.mixers.diagonal import Diagonal, Poles
 from posterhall.models.mixers.long_conv import spread
 from posterhall.models.mixers.short_conv import ShortConv
 from posterhall.models.mixers.states import Several
-from posterhall.models.mixers.time_invariant import check_steps, checked_rate, working
+from posterhall.models.mixers.time_invariant import check_steps, checked_rate, exactly, working
 
 if TYPE_CHECKING:
     from posterhall.models.config import DecoderConfig
@@ -89,10 +89,11 @@ class H3(nn.Module):
         products = (keys[..., None] * values[..., None, :]).flatten(2)  # (B, T, heads d d)
         u = products.transpose(1, 2).to(working(x.dtype))
         times = self.head_dim**2
-        if state_of_products is None:
-            y = self._convolved(u, times)
-        else:
-            y = self.system.run(u, placement, state_of_products)
+        with exactly(u.device):
+            if state_of_products is None:
+                y = self._convolved(u, times)
+            else:
+                y = self.system.run(u, placement, state_of_products)
         y = y + u * self.skip.to(u.dtype).repeat_interleave(times)[:, None]
         y = y.transpose(1, 2).to(x.dtype).unflatten(-1, (heads, self.head_dim, self.head_dim))
         gated = (queries.unflatten(-1, (heads, self.head_dim, 1)) * y).sum(-2)

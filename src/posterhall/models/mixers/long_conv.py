@@ -16,6 +16,7 @@ from posterhall.models.mixers.states import History, blanked
 from posterhall.models.mixers.time_invariant import (
     FullPrecision,
     check_length,
+    exactly,
     refuse_streaming,
     working,
 )
@@ -55,14 +56,15 @@ class Long(FullPrecision):
         """(B, T, H) to the same."""
         check_length(placement.end, self.limit)
         dtype = working(u.dtype)
-        if state is None:
-            y = self._whole(u.to(dtype))
-        elif u.shape[1] == 1:
-            y = self._step(state.extend(u, placement).to(dtype), placement)
-        else:
-            y = self._whole(state.extend(u, placement).to(dtype))
-            rows = torch.arange(len(u), device=u.device)[:, None]
-            y = y[rows, placement.starts()[:, None] + torch.arange(u.shape[1], device=u.device)]
+        with exactly(u.device):
+            if state is None:
+                y = self._whole(u.to(dtype))
+            elif u.shape[1] == 1:
+                y = self._step(state.extend(u, placement).to(dtype), placement)
+            else:
+                y = self._whole(state.extend(u, placement).to(dtype))
+                rows = torch.arange(len(u), device=u.device)[:, None]
+                y = y[rows, placement.starts()[:, None] + torch.arange(u.shape[1], device=u.device)]
         return (y + self.bias.to(dtype) * u).to(u.dtype)
 
     def _whole(self, u: torch.Tensor) -> torch.Tensor:

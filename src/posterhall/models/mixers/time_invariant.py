@@ -9,6 +9,7 @@ mixes the channels.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -147,7 +148,8 @@ class StateSpace(nn.Module):
         if not self.causal:
             x = blanked(x, placement)
         u = x.transpose(1, 2).to(working(x.dtype))
-        y = self._convolved(u) if state is None else self.system.run(u, placement, state)
+        with exactly(u.device):
+            y = self._convolved(u) if state is None else self.system.run(u, placement, state)
         y = functional.gelu(y + u * self.skip.to(u.dtype)[:, None]).transpose(1, 2).to(x.dtype)
         return functional.glu(self.out(y))
 
@@ -210,6 +212,11 @@ def refuse_streaming(mixer: Any) -> None:
             f"a bidirectional {type(mixer).__name__} sees what comes after each token, so it has no state "
             "and cannot go on from one; give it whole sequences, or make it with bidirectional=false"
         )
+
+
+def exactly(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Within it autocast does not turn products into half precision."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def working(dtype: torch.dtype) -> torch.dtype:
