@@ -218,7 +218,8 @@ class _Training:
         )
         saved = time.monotonic()
         stopping_signals = _stop_signals(self.folder is not None)
-        with metrics, stopping_signals as stop, _training_mode(self.model), paged.told(settings):
+        short = paged.told(paged.advice(settings))
+        with metrics, stopping_signals as stop, _training_mode(self.model), short:
             while state.step < self.steps:
                 begun = time.perf_counter()
                 due = self.folder is not None and time.monotonic() - saved > checkpoint_seconds

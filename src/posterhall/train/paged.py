@@ -174,7 +174,7 @@ class Budget:
     """
 
     def __init__(self, settings: TrainSettings, model: nn.Module) -> None:
-        self._limit, self._paged = settings.memory_budget, settings.paged
+        self._limit, self._advice = settings.memory_budget, advice(settings)
         if self._limit is None:
             return
         held = anonymous_bytes()
@@ -188,7 +188,8 @@ class Budget:
             raise DataError(
                 f"memory_budget is {self._limit:,} bytes; {held:,} are held, and gradients take "
                 f"{trained:,} more"
-                + (f" and the optimiser {moments:,}. {_ADVICE}" if moments else f". {_OTHERS}")
+                + (f" and the optimiser {moments:,}" if moments else "")
+                + f". {self._advice}"
             )
 
     def check(self) -> None:
@@ -203,7 +204,7 @@ class Budget:
         if held > self._limit:
             raise PosterhallError(
                 f"the training holds {held:,} bytes of memory; memory_budget is {self._limit:,}. "
-                + (_OTHERS if self._paged else _ADVICE)
+                + self._advice
             )
 
 
@@ -213,9 +214,14 @@ _OTHERS = (
 _ADVICE = f"Keep the optimiser's moments in a file: --set paged=true. Or: {_OTHERS[0].lower()}{_OTHERS[1:]}"
 
 
+def advice(settings: TrainSettings) -> str:
+    """What to do where a training does not fit into memory."""
+    return _OTHERS if settings.paged else _ADVICE
+
+
 @contextlib.contextmanager
-def told(settings: TrainSettings) -> Iterator[None]:
-    """Memory that runs out in this block, in words."""
+def told(instead: str) -> Iterator[None]:
+    """Memory that runs out in this block, in words, and what to do."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -225,4 +231,4 @@ def told(settings: TrainSettings) -> Iterator[None]:
         if not isinstance(error, MemoryError) and not any(each in said.lower() for each in _SHORT):
             raise
         first = said.partition("\n")[0] or "no more memory"
-        raise PosterhallError(f"{first}. {_OTHERS if settings.paged else _ADVICE}") from error
+        raise PosterhallError(f"{first}. {instead}") from error

@@ -26,6 +26,7 @@ from posterhall.models import Decoder, causal, hub
 from posterhall.models.foreign import Foreign
 from posterhall.runs import read_manifest
 from posterhall.runs.files import write_atomic
+from posterhall.train import paged
 from posterhall.train.adapter_settings import ALL_LINEAR, AdapterSettings
 
 MODEL = "model"
@@ -94,7 +95,8 @@ def begin(
 
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     directory = hub.locate(model)
-    loaded: Any = causal.load(directory, dtype=torch.float32, device=where, quantize=settings.quantize)
+    with paged.told("Take a smaller model, or keep it quantised: --quantize nf4 --lora-rank 64"):
+        loaded: Any = causal.load(directory, dtype=torch.float32, device=where, quantize=settings.quantize)
     _without_dropout(loaded)
     has = any(True for _ in placing.adapters(loaded))
     if settings.lora_rank is not None:
