@@ -384,8 +384,15 @@ def test_the_preset_is_that_of_the_published_runs_and_options_win(posterhall, mo
     assert (guanaco.lora_rank, guanaco.lora_alpha, guanaco.quantize) == (64, 16.0, "nf4")
     assert (guanaco.lr, guanaco.schedule, guanaco.warmup, guanaco.beta2) == (2e-4, "constant", 0.03, 0.999)
     assert (guanaco.clip, guanaco.weight_decay, guanaco.rows_a_step, guanaco.steps) == (0.3, 0.0, 16, 1875)
-    done = posterhall("train", "sft", model, chats, "-o", tmp_path / "x", "--preset", "guanca", code=2)
-    assert "guanaco" in done.err
+    arguments = ("train", "sft", model, chats, "-o", tmp_path / "x", "--threads", 1, "--quiet")
+    assert "guanaco" in posterhall(*arguments, "--preset", "guanca", code=2).err
+    assert "takes at most 128" in posterhall(*arguments, "--preset", "guanaco", code=4).err
+    posterhall(
+        *arguments, "--preset", "guanaco", "--lora-rank", 2, "--epochs", 1, "--max-length", 100, "--lr", 1e-3
+    )
+    config = read_manifest(tmp_path / "x")["config"]
+    assert (config["lora_rank"], config["steps"], config["epochs"], config["lr"]) == (2, None, 1.0, 1e-3)
+    assert (config["lora_dropout"], config["quantize"], config["paged"]) == (0.1, "nf4", True)
 
 
 def test_bad_input_ends_with_code_4(posterhall, model, chats, tmp_path):

@@ -19,6 +19,15 @@ from posterhall.cli.output import (
     emit_json,
     emit_table,
 )
+from posterhall.cli.training import (
+    CheckpointSeconds,
+    Device,
+    Dtype,
+    EvalEvery,
+    Steps,
+    Tensorboard,
+    within,
+)
 
 app = typer.Typer(help="Train language models.", no_args_is_help=True)
 
@@ -41,9 +50,7 @@ def lm(
     eval_fraction: Annotated[
         float | None, typer.Option("--eval-fraction", help="Without --eval: share to hold out [0.05].")
     ] = None,
-    eval_every: Annotated[
-        int | None, typer.Option("--eval-every", help="Steps between evaluations [0: only at the end].")
-    ] = None,
+    eval_every: EvalEvery = None,
     tokenizer: Annotated[
         str | None, typer.Option("--tokenizer", help="byte, bpe:N (learnt), or a tokenizer.json [byte].")
     ] = None,
@@ -59,7 +66,7 @@ def lm(
     epochs: Annotated[
         float | None, typer.Option("--epochs", help="Length in passes over the text [1].")
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Length in steps.")] = None,
+    steps: Steps = None,
     tokens: Annotated[str | None, typer.Option("--tokens", help="Length in tokens, as 5e6.")] = None,
     unique_tokens: Annotated[
         str | None, typer.Option("--unique-tokens", help="Use only that many tokens of the text.")
@@ -68,12 +75,12 @@ def lm(
     schedule: Annotated[
         str | None, typer.Option("--schedule", help="cosine, linear, constant or wsd [cosine].")
     ] = None,
-    dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or auto [auto].")] = None,
+    dtype: Dtype = None,
     seed: Seed = None,
     init: Annotated[
         Path | None, typer.Option("--init", help="Go on from a model's directory, with its tokeniser.")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ... [an accelerator].")] = None,
+    device: Device = None,
     threads: Threads = None,
     shard: Annotated[
         bool, typer.Option("--shard", help="Under torchrun: divide the weights too (FSDP2).")
@@ -81,12 +88,8 @@ def lm(
     cache: Annotated[
         Path | None, typer.Option("--cache", help="Keep tokenised text here, for several runs.")
     ] = None,
-    checkpoint_seconds: Annotated[
-        float, typer.Option("--checkpoint-seconds", min=0.0, help="Time between checkpoints.")
-    ] = 300.0,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write TensorBoard events into the run.")
-    ] = False,
+    checkpoint_seconds: CheckpointSeconds = 300.0,
+    tensorboard: Tensorboard = False,
     resume: Resume = False,
     config: ConfigFile = None,
     sets: Sets = None,
@@ -98,10 +101,7 @@ def lm(
     All other settings (weight_decay, warmup, clip, packing, dropout, keep, ...) go through --set. Under
     torchrun the same command trains on several processes.
     """
-    import os
-
     from posterhall import config as settings_room
-    from posterhall.devices import cores, limit_threads
     from posterhall.train.lm_settings import LmSettings
 
     settings = settings_room.resolve(
@@ -130,8 +130,7 @@ def lm(
         },
     )
 
-    beside_us = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    with limit_threads(threads or max(1, cores() // beside_us)):
+    with within(threads):
         from posterhall.train.lm import train_lm  # torch, which takes its number of threads on loading
 
         result = train_lm(

@@ -18,7 +18,20 @@ from posterhall.cli.output import (
     emit_json,
     emit_table,
 )
-from posterhall.cli.train_sft import LoraAlpha, LoraRank, LoraTargets, Quantize
+from posterhall.cli.training import (
+    CheckpointSeconds,
+    Device,
+    Dtype,
+    Epochs,
+    EvalEvery,
+    LoraAlpha,
+    LoraRank,
+    LoraTargets,
+    Quantize,
+    Steps,
+    Tensorboard,
+    within,
+)
 
 
 def dpo(
@@ -42,9 +55,7 @@ def dpo(
     eval_fraction: Annotated[
         float | None, typer.Option("--eval-fraction", help="Without --eval: prompts to hold out [0.05].")
     ] = None,
-    eval_every: Annotated[
-        int | None, typer.Option("--eval-every", help="Steps between evaluations [0: only at the end].")
-    ] = None,
+    eval_every: EvalEvery = None,
     loss: Annotated[
         str | None,
         typer.Option(
@@ -59,21 +70,17 @@ def dpo(
         int | None, typer.Option("--batch", help="Comparisons a pass, over all processes [8].")
     ] = None,
     accumulate: Annotated[int | None, typer.Option("--accumulate", help="Passes a step [8].")] = None,
-    epochs: Annotated[float | None, typer.Option("--epochs", help="Length in passes over them [1].")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Length in steps.")] = None,
-    dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or auto [auto].")] = None,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    dtype: Dtype = None,
     seed: Seed = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ... [an accelerator].")] = None,
+    device: Device = None,
     threads: Threads = None,
     cache: Annotated[
         Path | None, typer.Option("--cache", help="Keep the reference's answers here, for several runs.")
     ] = None,
-    checkpoint_seconds: Annotated[
-        float, typer.Option("--checkpoint-seconds", min=0.0, help="Time between checkpoints.")
-    ] = 300.0,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write TensorBoard events into the run.")
-    ] = False,
+    checkpoint_seconds: CheckpointSeconds = 300.0,
+    tensorboard: Tensorboard = False,
     resume: Resume = False,
     config: ConfigFile = None,
     sets: Sets = None,
@@ -86,10 +93,7 @@ def dpo(
     (label_smoothing, boundary, too_long, warmup, optimiser, ...) go through --set. logp_chosen may fall while
     the model gets better: the margin to logp_rejected is what is trained.
     """
-    import os
-
     from posterhall import config as settings_room
-    from posterhall.devices import cores, limit_threads
     from posterhall.train.dpo_settings import DpoSettings
 
     settings = settings_room.resolve(
@@ -114,8 +118,7 @@ def dpo(
             "seed": seed,
         },
     )
-    beside_us = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    with limit_threads(threads or max(1, cores() // beside_us)):
+    with within(threads):
         from posterhall.train.dpo import train_dpo  # torch, which takes its number of threads on loading
 
         result = train_dpo(

@@ -18,20 +18,20 @@ from posterhall.cli.output import (
     emit_json,
     emit_table,
 )
-
-Quantize = Annotated[
-    str | None,
-    typer.Option("--quantize", help="Keep the frozen weights in this code, as nf4; needs an adapter."),
-]
-LoraRank = Annotated[
-    int | None, typer.Option("--lora-rank", help="Train an adapter of this rank, not all weights.")
-]
-LoraAlpha = Annotated[
-    float | None, typer.Option("--lora-alpha", help="The adapter is scaled by this over the rank [16].")
-]
-LoraTargets = Annotated[
-    str | None, typer.Option("--lora-targets", help="Layers with an adapter, as q_proj,v_proj [all-linear].")
-]
+from posterhall.cli.training import (
+    CheckpointSeconds,
+    Device,
+    Dtype,
+    Epochs,
+    EvalEvery,
+    LoraAlpha,
+    LoraRank,
+    LoraTargets,
+    Quantize,
+    Steps,
+    Tensorboard,
+    within,
+)
 
 
 def sft(
@@ -58,9 +58,7 @@ def sft(
     eval_fraction: Annotated[
         float | None, typer.Option("--eval-fraction", help="Without --eval: share to hold out [0.05].")
     ] = None,
-    eval_every: Annotated[
-        int | None, typer.Option("--eval-every", help="Steps between evaluations [0: only at the end].")
-    ] = None,
+    eval_every: EvalEvery = None,
     max_length: Annotated[
         int | None, typer.Option("--max-length", help="Longest conversation, in tokens [the model's].")
     ] = None,
@@ -69,18 +67,14 @@ def sft(
         int | None, typer.Option("--batch", help="Conversations a pass, over all processes [4].")
     ] = None,
     accumulate: Annotated[int | None, typer.Option("--accumulate", help="Passes a step [4].")] = None,
-    epochs: Annotated[float | None, typer.Option("--epochs", help="Length in passes over them [1].")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Length in steps.")] = None,
-    dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or auto [auto].")] = None,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    dtype: Dtype = None,
     seed: Seed = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ... [an accelerator].")] = None,
+    device: Device = None,
     threads: Threads = None,
-    checkpoint_seconds: Annotated[
-        float, typer.Option("--checkpoint-seconds", min=0.0, help="Time between checkpoints.")
-    ] = 300.0,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write TensorBoard events into the run.")
-    ] = False,
+    checkpoint_seconds: CheckpointSeconds = 300.0,
+    tensorboard: Tensorboard = False,
     resume: Resume = False,
     config: ConfigFile = None,
     sets: Sets = None,
@@ -92,10 +86,7 @@ def sft(
     Conversations take the form of the model's chat template, and only answers are learnt. All other settings
     (too_long, learn_from, paged, memory_budget, gradient_checkpointing, ...) go through --set.
     """
-    import os
-
     from posterhall import config as settings_room
-    from posterhall.devices import cores, limit_threads
     from posterhall.errors import UsageError, did_you_mean
     from posterhall.train.sft_settings import PRESETS, SftSettings
 
@@ -106,7 +97,8 @@ def sft(
     settings = settings_room.resolve(
         SftSettings if preset is None else PRESETS[preset],
         file=config,
-        sets=sets or (),
+        # A preset's length is in steps; one in epochs is meant instead of it.
+        sets=[*(["steps=none"] if preset and epochs is not None else []), *(sets or ())],
         flags={
             "quantize": quantize,
             "lora_rank": lora_rank,
@@ -124,8 +116,7 @@ def sft(
             "seed": seed,
         },
     )
-    beside_us = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    with limit_threads(threads or max(1, cores() // beside_us)):
+    with within(threads):
         from posterhall.train.sft import train_sft  # torch, which takes its number of threads on loading
 
         result = train_sft(

@@ -1,0 +1,51 @@
+"""Options that the commands of `posterhall train` share, declared once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from typing import Any
+
+EvalEvery = Annotated[
+    int | None, typer.Option("--eval-every", help="Steps between evaluations [0: only at the end].")
+]
+Epochs = Annotated[float | None, typer.Option("--epochs", help="Length in passes over them [1].")]
+Steps = Annotated[int | None, typer.Option("--steps", help="Length in steps.")]
+Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or auto [auto].")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ... [an accelerator].")]
+CheckpointSeconds = Annotated[
+    float, typer.Option("--checkpoint-seconds", min=0.0, help="Time between checkpoints.")
+]
+Tensorboard = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write TensorBoard events into the run.")
+]
+Quantize = Annotated[
+    str | None,
+    typer.Option("--quantize", help="Keep the frozen weights in this code, as nf4; needs an adapter."),
+]
+LoraRank = Annotated[
+    int | None, typer.Option("--lora-rank", help="Train an adapter of this rank, not all weights.")
+]
+LoraAlpha = Annotated[
+    float | None, typer.Option("--lora-alpha", help="The adapter is scaled by this over the rank [16].")
+]
+LoraTargets = Annotated[
+    str | None, typer.Option("--lora-targets", help="Layers with an adapter, as q_proj,v_proj [all-linear].")
+]
+
+
+def within(threads: int | None) -> AbstractContextManager[Any]:
+    """In which torch is to be loaded and used: with so many threads, or all that are ours.
+
+    Under torchrun the cores are divided among the processes of this machine.
+    """
+    import os
+
+    from posterhall.devices import cores, limit_threads
+
+    beside_us = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return limit_threads(threads or max(1, cores() // beside_us))
