@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 MIXERS: dict[str, str] = {
     "attention": "posterhall.models.mixers.attention:make",
+    "mamba": "posterhall.models.mixers.mamba:make",
+    "mamba2": "posterhall.models.mixers.mamba2:make",
     "s4d": "posterhall.models.mixers.s4d:make",
     "s4": "posterhall.models.mixers.s4:make",
     "s5": "posterhall.models.mixers.s5:make",

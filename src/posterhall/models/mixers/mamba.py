@@ -1,0 +1,171 @@
+"""Mamba: a state-space model whose steps, inputs and outputs depend on the token (Gu and Dao 2023)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from posterhall.errors import DataError
+from posterhall.extras import nn, torch
+from posterhall.models.layers import Linear
+from posterhall.models.mixers import Growth, Placement, settings_of
+from posterhall.models.mixers._scan import selective_scan
+from posterhall.models.mixers.short_conv import ShortConv
+from posterhall.models.mixers.states import Rows, Several
+from posterhall.models.mixers.time_invariant import FullPrecision, check_steps
+
+if TYPE_CHECKING:
+    from posterhall.models.config import DecoderConfig
+
+
+@dataclass(frozen=True)
+class MambaSettings:
+    """Settings of Mamba (Gu and Dao 2023, arXiv 2312.00752); defaults are those of its checkpoints."""
+
+    state: int = 16
+    """Numbers N of a channel's state, >= 1."""
+    expand: int = 2
+    """Inner channels E by the width, >= 1."""
+    conv: int = 4
+    """Tokens of the short convolution, >= 1."""
+    rank: int | None = None
+    """Numbers from which the steps of all channels are made, >= 1; none: width / 16, rounded up."""
+    conv_bias: bool = True
+    """Whether the convolution has a bias."""
+    step_min: float = 0.001
+    """Least step at the beginning, > 0 (§3.6)."""
+    step_max: float = 0.1
+    """Greatest step at the beginning."""
+    step_floor: float = 1e-4
+    """No step begins below it, > 0."""
+
+    def __post_init__(self) -> None:
+        for name in ("state", "expand", "conv", "rank"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise DataError(f"{name} is {value}; it must be at least 1")
+        check_steps(self.step_min, self.step_max)
+        if not (self.step_floor > 0 and math.isfinite(self.step_floor)):
+            raise DataError(f"step_floor is {self.step_floor}; it must be above 0")
+
+
+def make(config: DecoderConfig, layer: int) -> Mamba:
+    """The Mamba of a decoder's layer; its settings are the same in all."""
+    del layer
+    return Mamba(config.dim, settings_of(config, "mamba", MambaSettings), layers=config.layers)
+
+
+class Rates(FullPrecision):
+    """What is exponentiated as often as a sequence is long, and stays in float32 for that: poles, the bias
+    of the steps, and the skip.
+
+    Attributes:
+        a_log: log(-A), so that A is negative whatever is learnt.
+        step_bias: what is added before the softplus that makes the steps.
+        skip: D, ones.
+    """
+
+    def __init__(self, poles: tuple[int, ...], steps: int, skips: int) -> None:
+        super().__init__()
+        self.a_log = nn.Parameter(torch.zeros(poles))
+        self.step_bias = nn.Parameter(torch.zeros(steps))
+        self.skip = nn.Parameter(torch.ones(skips))
+        for parameter in (self.a_log, self.skip):
+            parameter.no_decay = True  # type: ignore[attr-defined]
+
+    def poles(self) -> torch.Tensor:
+        """A = -exp(a_log)."""
+        return -torch.exp(self.a_log)
+
+    def draw_steps(self, least: float, most: float, floor: float, generator: torch.Generator) -> None:
+        """Let steps begin log-uniform between two bounds and not below a floor: softplus^-1 of them."""
+        drawn = torch.empty(self.step_bias.shape).uniform_(
+            math.log(least), math.log(most), generator=generator
+        )
+        steps = drawn.exp().clamp(min=floor)
+        self.step_bias.copy_(steps + torch.log(-torch.expm1(-steps)))
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
+        for name in ("a_log", "step_bias"):
+            given = state_dict.get(prefix + name)
+            # exp(a_log) of 0 would be a pole on the imaginary axis, which never forgets.
+            if given is not None and not bool(
+                torch.isfinite(given).all() and (name != "a_log" or torch.exp(given.float()).gt(0).all())
+            ):
+                raise DataError(
+                    f"{prefix}{name} is not finite, or has poles of 0; the weights are broken, "
+                    "load others"
+                )
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+class Mamba(nn.Module):
+    """out(scan(silu(conv(x))) silu(z)), with x and z from one projection (figure 3 there).
+
+    A is discretised by the exponential, B by Euler's step; see `selective_scan`.
+
+    Args:
+        dim: D.
+        settings: the rest of its shape.
+        layers: of the decoder; what writes into the residual stream begins smaller by their root.
+    """
+
+    causal = True
+    growth: Growth = "constant"
+
+    def __init__(self, dim: int, settings: MambaSettings, *, layers: int = 1) -> None:
+        super().__init__()
+        self.settings, self.layers = settings, layers
+        self.width, self.size = settings.expand * dim, settings.state
+        self.rank = settings.rank or -(-dim // 16)
+        self.into = Linear(dim, 2 * self.width)
+        self.conv = ShortConv(self.width, settings.conv, bias=settings.conv_bias, silu=True)
+        self.select = Linear(self.width, self.rank + 2 * self.size)
+        self.steps = Linear(self.rank, self.width)
+        self.rates = Rates((self.width, self.size), self.width, self.width)
+        self.out = Linear(self.width, dim)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """As its authors begin: A = -(1 .. N) in every channel, D = 1, steps log-uniform."""
+        with torch.no_grad():
+            for linear in (self.into, self.select, self.out):
+                uniform(linear, generator)
+            self.out.weight.div_(math.sqrt(self.layers))
+            self.steps.weight.uniform_(-(self.rank**-0.5), self.rank**-0.5, generator=generator)
+            self.conv.initialise(generator)
+            self.rates.a_log.copy_(torch.arange(1, self.size + 1).log().expand(self.width, -1))
+            self.rates.skip.fill_(1.0)
+            given = self.settings
+            self.rates.draw_steps(given.step_min, given.step_max, given.step_floor, generator)
+
+    def new_state(self, batch: int, max_length: int, *, dtype: torch.dtype, device: torch.device) -> Several:
+        """The last inputs of the convolution, and h (B, N, E) in at least float32."""
+        kind = torch.promote_types(dtype, torch.float32)
+        h = torch.zeros((batch, self.size, self.width), dtype=kind, device=device)
+        return Several(self.conv.new_state(batch, dtype=dtype, device=device), Rows(h))
+
+    def forward(self, x: torch.Tensor, placement: Placement, state: Several | None = None) -> torch.Tensor:
+        """(B, T, D) to the same; see `Mixer`."""
+        inner, gate = self.into(x).chunk(2, dim=-1)
+        before, h = (None, None) if state is None else (state.parts[0], state.parts[1].kept)
+        inner = self.conv(inner, placement, before)
+        delta, inputs, outputs = self.select(inner).split([self.rank, self.size, self.size], dim=-1)
+        rates = self.rates
+        mixed = selective_scan(
+            inner, self.steps(delta), gate, rates.poles().t(), inputs, outputs, rates.skip, rates.step_bias,
+            state=h, fresh=beginnings(placement), valid=placement.valid if state is not None else None,
+        )  # fmt: skip
+        result: torch.Tensor = self.out(mixed)
+        return result
+
+
+def uniform(linear: Linear, generator: torch.Generator) -> None:
+    """Let a matrix begin uniform in +-1 / sqrt(inputs), as `torch.nn.Linear` does."""
+    bound = 1 / math.sqrt(linear.weight.shape[1])
+    linear.weight.uniform_(-bound, bound, generator=generator)
+
+
+def beginnings(placement: Placement) -> torch.Tensor | None:
+    """(B, T) bool, where documents begin that are packed into rows; None: nothing is packed."""
+    return placement.positions() == 0 if placement.segments is not None else None
