@@ -16,7 +16,7 @@ from posterhall.claims.rows import Budget
 
 torch = pytest.importorskip("torch")
 
-from posterhall.claims.dpo import _lab, _training, _writing, costs, overoptimisation  # noqa: E402
+from posterhall.claims.dpo import _lab, _training, _writing, overoptimisation  # noqa: E402
 from posterhall.claims.dpo._lab import PROMPT, SAMPLES, Lab, Point, Preferences  # noqa: E402
 from posterhall.data.tokenizer import ByteTokenizer  # noqa: E402
 from posterhall.errors import DataError, PosterhallError  # noqa: E402
@@ -288,12 +288,16 @@ def test_a_path_loses_what_it_had_only_if_the_learned_reward_rose():
     assert overoptimisation._row("a", 0, **rising, learned=[0, 1, 2])["lost"] == 0
 
 
-def test_ppo_has_come_as_far_at_its_first_point_that_is():
-    goal = Point(2.0, 0.9, 0.0)
-    path = [Point(1.0, 0.8, 0.0), Point(3.0, 0.95, 0.0), Point(2.1, 0.895, 0.0), Point(2.0, 0.99, 0.0)]
-    learnt = _training.Learnt(None, path, [1.0, 2.0, 3.0, 4.0], [], [])
-    assert costs._first(learnt, goal) == (2, True)
-    assert costs._first(_training.Learnt(None, path[:2], [1.0, 2.0], [], []), goal) == (1, False)
+def test_training_on_a_reward_ends_where_it_is_as_far_as_its_goal(lab):
+    scorer, how = _training.true_scorer(lab), {"beta": 0.1, "rollouts": 20, "points": 10}
+    whole = _training.on_reward(lab, scorer, **how)
+    goal = Point(whole.points[4].kl, whole.points[4].reward, 0.0)
+    assert not Point(goal.kl, goal.reward - 0.02, 0.0).as_far_as(goal)
+    assert not Point(1.2 * goal.kl, 1.0, 0.0).as_far_as(goal)
+    ended = _training.on_reward(lab, scorer, goal=goal, **how)
+    first = [point.as_far_as(goal) for point in whole.points].index(True)
+    assert ended.points == whole.points[: first + 1]
+    assert first <= 4
 
 
 def test_the_headline_can_fail():

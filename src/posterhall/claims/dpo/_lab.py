@@ -60,6 +60,10 @@ class Point:
     gap: float
     """What the best policy at this KL expects more."""
 
+    def as_far_as(self, goal: Point) -> bool:
+        """Whether a policy expects at most 0.01 less, at a KL at most a tenth higher."""
+        return self.reward >= goal.reward - 0.01 and self.kl <= 1.1 * goal.kl
+
     @classmethod
     def of(cls, lab: Lab, logp: NDArray[np.float64]) -> Point:
         """The point of a distribution (P, N) over all answers.

@@ -112,6 +112,7 @@ def on_reward(
     rollouts: int,
     points: int,
     values: Floats | None = None,
+    goal: Point | None = None,
 ) -> Learnt:
     """Train a copy of the reference by PPO's clipped loss on a reward less beta times the KL.
 
@@ -125,6 +126,7 @@ def on_reward(
         rollouts: of PROMPTS_A_STEP prompts with SAMPLES answers each, passed over PASSES times.
         points: evaluations, evenly on the way.
         values: (P, N) of all answers, whose expectation is noted too.
+        goal: training ends at the first evaluation that is as far as this.
     """
     begun = time.process_time()
     model = lab.policy()
@@ -146,7 +148,7 @@ def on_reward(
         logp = answer_logp(policy, batch["texts"])
         return ppo.policy_loss(logp, batch["old"], batch["advantages"])
 
-    return _fitted(lab, model, _Rollouts(lab, model, scorer, beta), objective, settings, begun, values)
+    return _fitted(lab, model, _Rollouts(lab, model, scorer, beta), objective, settings, begun, values, goal)
 
 
 def _fitted(
@@ -157,6 +159,7 @@ def _fitted(
     settings: TrainSettings,
     begun: float,
     values: Floats | None = None,
+    goal: Point | None = None,
 ) -> Learnt:
     points: list[Point] = []
     seconds: list[float] = []
@@ -174,7 +177,14 @@ def _fitted(
         measuring += time.process_time() - now
         return {"kl": points[-1].kl, "reward": points[-1].reward}
 
-    trained: Trained = fit(model, data, objective=objective, settings=settings, evaluate=evaluate)
+    trained: Trained = fit(
+        model,
+        data,
+        objective=objective,
+        settings=settings,
+        evaluate=evaluate,
+        enough=lambda _: goal is not None and points[-1].as_far_as(goal),
+    )
     lines = [line for line in trained.history if "loss" in line]
     return Learnt(model.eval(), points, seconds, worths, lines)
 

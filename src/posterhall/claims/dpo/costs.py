@@ -10,7 +10,6 @@ from posterhall.claims.dpo.frontier import LABORATORY
 
 if TYPE_CHECKING:
     from posterhall.claims.dpo._lab import Point
-    from posterhall.claims.dpo._training import Learnt
 
 BETA = 1.0
 """DPO's: it ends in the middle of the frontier, at about 4 nats, where there is something to be gained."""
@@ -89,17 +88,16 @@ class PpoCostsFiveTimesDpo(Claim):
             ("PPO-GT", true_scorer(lab), lab.reward, 0.0, 0, 2),
         ):
             price = Frontier(lab.logq, values).beta(goal.kl)
-            learnt = on_reward(lab, scorer, beta=price, **how)
-            at, came = _first(learnt, goal)
-            rolled = (at + 1) * 5 * PROMPTS_A_STEP * SAMPLES * lab.length
+            learnt = on_reward(lab, scorer, beta=price, goal=goal, **how)
+            rolled = len(learnt.points) * 5 * PROMPTS_A_STEP * SAMPLES * lab.length
             yield _row(
                 arm,
                 seed,
-                before + learnt.seconds[at],
+                before + learnt.seconds[-1],
                 answers + rolled,
                 models * held,
-                learnt.points[at],
-                came,
+                learnt.end,
+                came=learnt.end.as_far_as(goal),
             )
 
     def figure(self, rows: Sequence[Row]) -> Figure:
@@ -112,14 +110,6 @@ class PpoCostsFiveTimesDpo(Claim):
             "higher. PPO-GT is told the true reward, and needs neither preferences nor a reward "
             "model.",
         )
-
-
-def _first(learnt: Learnt, goal: Point) -> tuple[int, bool]:
-    """The first point as far as the goal, or else the last; and whether it is as far."""
-    for at, point in enumerate(learnt.points):
-        if point.reward >= goal.reward - 0.01 and point.kl <= 1.1 * goal.kl:
-            return at, True
-    return len(learnt.points) - 1, False
 
 
 def _row(
