@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from posterhall.claims import Axis, Budget, Claim, Figure, Line, Panel, Row, Threshold, claim
+from posterhall.claims import Axis, Budget, Claim, Figure, Line, Panel, Row, Strip, Threshold, claim
 from posterhall.claims.dpo._draw import KL, numbers
 from posterhall.claims.dpo.frontier import LABORATORY
 
@@ -33,6 +33,8 @@ _SCALES = {
 }
 _POWERS = 11
 """Of four: the best of 1 to 1,048,576."""
+_OTHERS = ("learned from a quarter", "learned from sixteen times as many")
+"""Prompts, as there are: arms that the test does not look at."""
 
 
 def _row(
@@ -46,17 +48,19 @@ def _row(
 
 
 def _figure(rows: Sequence[Row], arms: Sequence[str], caption: str) -> Figure:
-    lines, learned = [], []
-    for arm in arms:
-        for row in rows:
-            if row.arm == arm:
-                label = arm if row.seed == rows[0].seed else ""
-                lines.append(Line(label, numbers(row, "kls"), numbers(row, "rewards"), dashed=arm != arms[0]))
-                if arm == arms[0]:
-                    learned.append(Line(label, numbers(row, "kls"), numbers(row, "learned")))
+    """One seed's paths, and the true reward that every seed has at the end of each."""
+    first = min(row.seed for row in rows)
+    shown = [row for arm in arms for row in rows if row.arm == arm and row.seed == first]
+    true = [Line(row.arm, numbers(row, "kls"), numbers(row, "rewards")) for row in shown]
+    learned = [
+        Line(row.arm, numbers(row, "kls"), numbers(row, "learned"))
+        for row in shown
+        if row.arm != "true reward"
+    ]
     return Figure(
-        Panel(*lines, x=KL, y=Axis("expected true reward")),
-        Panel(*learned, x=KL, y=Axis("expected learned reward")),
+        Panel(*true, x=KL, y=Axis("expected true reward"), title=f"Seed {first}"),
+        Panel(*learned, x=KL, y=Axis("expected learned reward"), title=f"Seed {first}"),
+        Panel(Strip.of(rows, "lost", arms), x=Axis("true reward lost at the end"), title="All seeds"),
         caption=caption,
     )
 
@@ -99,8 +103,8 @@ class PpoOveroptimises(Claim):
         return _figure(
             rows,
             ("learned reward", "true reward"),
-            "PPO without a tie to the reference: the true reward on its way, and the learned one; a line "
-            "a seed.",
+            "PPO without a tie to the reference: the true reward on its way, the learned one, and what of "
+            "the true one is lost at the end.",
         )
 
 
@@ -109,7 +113,9 @@ class BestOfNOveroptimises(Claim):
     """The best of n answers by a learned reward, n from 1 to 1,048,576, loses at least 0.02 of the expected
     true reward that it had at a smaller n, while the learned reward has risen.
 
-    All n are exact: the distribution of the best is known.
+    All n are exact: the distribution of the best is known. Reward models that have learnt from a quarter of
+    the prompts, and from sixteen times as many, stand beside the test and do not count; they were added after
+    it had been run once.
     """
 
     kind = Threshold(metric="lost", arm="learned reward", at_least=0.02)
@@ -126,8 +132,15 @@ class BestOfNOveroptimises(Claim):
         from posterhall.metrics import frontier
 
         lab = Lab(budget, seed)
-        scores = reward_model(lab, lab.preferences(budget.prompts), steps=budget.steps).scores(lab)
-        for arm, values in (("learned reward", scores), ("true reward", lab.reward)):
+        scores = {
+            arm: reward_model(lab, lab.preferences(prompts), steps=budget.steps).scores(lab)
+            for arm, prompts in (
+                ("learned reward", budget.prompts),
+                (_OTHERS[0], budget.prompts // 4),
+                (_OTHERS[1], 16 * budget.prompts),
+            )
+        }
+        for arm, values in (*scores.items(), ("true reward", lab.reward)):
             best = [frontier.best_of(lab.logq, values, 4**power) for power in range(_POWERS)]
             points = [Point.of(lab, each) for each in best]
             learned = [frontier.expected(each, values) for each in best]
@@ -136,7 +149,7 @@ class BestOfNOveroptimises(Claim):
     def figure(self, rows: Sequence[Row]) -> Figure:
         return _figure(
             rows,
-            ("learned reward", "true reward"),
-            "The best of 1 to 1,048,576 answers: the true reward, and the learned one, against the KL of "
-            "the best from the reference; a line a seed.",
+            ("learned reward", *_OTHERS, "true reward"),
+            "The best of 1 to 1,048,576 answers: the true reward, the learned one, and what of the true "
+            "one is lost at the end.",
         )
