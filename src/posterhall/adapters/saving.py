@@ -108,7 +108,7 @@ def save(
         "use_rslora": settings.rank_stabilized,
         "target_modules": placing.target_names(model),
         "bias": "none",
-        "fan_in_fan_out": any(is_transposed(layer.base) for layer in layers),
+        "fan_in_fan_out": any(_is_transposed(layer.base) for layer in layers),
         "init_lora_weights": True,
         "modules_to_save": None,
     }
@@ -142,29 +142,12 @@ def load(model: M, directory: Path | str, *, fingerprint: str | None = None) -> 
     """
     directory = Path(directory)
     config = read_config(directory)
-    if None not in (fingerprint, config.fingerprint) and fingerprint != config.fingerprint:
-        raise DataError(
-            f"{directory}: the adapter was trained on other weights than these ({config.base}, fingerprint "
-            f"{config.fingerprint}; these have {fingerprint}). Give the model that it was trained on"
-        )
-    pairs = _read(directory, config.settings.rank)
     found = {part.name: (site, part) for site in placing.sites(model) for part in site.parts}
-    unknown = sorted(pairs.keys() - found.keys())
-    if unknown:
-        raise DataError(
-            f"{directory}: the adapter has {unknown[0]}, which the model has not; it is for another model "
-            f"({config.base})"
-        )
+    shapes = {name: (features(site.layer)[0], part.last - part.first) for name, (site, part) in found.items()}
+    pairs = read_pairs(directory, config, shapes, fingerprint=fingerprint)
     chosen: dict[str, list[Part]] = {}
-    for name, (a, b) in pairs.items():
+    for name in pairs:
         site, part = found[name]
-        inputs, _ = features(site.layer)
-        rows = part.last - part.first
-        if (a.shape[1], b.shape[0]) != (inputs, rows):
-            raise DataError(
-                f"{directory}: {name} is adapted from {a.shape[1]} inputs to {b.shape[0]} outputs; the "
-                f"model's layer has {inputs} and {rows}. The adapter is for another model ({config.base})"
-            )
         chosen.setdefault(site.path, []).append(part)
     sites = {site.path: site for site, _ in found.values()}
     for path, parts in chosen.items():
@@ -219,6 +202,45 @@ def read_config(directory: Path) -> AdapterConfig:
     )
 
 
+def read_pairs(
+    directory: Path,
+    config: AdapterConfig,
+    shapes: Mapping[str, tuple[int, int]],
+    *,
+    fingerprint: str | None = None,
+) -> dict[str, tuple[Any, Any]]:
+    """A (rank, inputs) and B (outputs, rank) of each projection that has an adapter.
+
+    Args:
+        directory: of the adapter.
+        config: what it says of itself.
+        shapes: inputs and outputs of the model's projections by name.
+        fingerprint: see `load`.
+
+    Raises:
+        DataError: as `load`.
+    """
+    if None not in (fingerprint, config.fingerprint) and fingerprint != config.fingerprint:
+        raise DataError(
+            f"{directory}: the adapter was trained on other weights than these ({config.base}, fingerprint "
+            f"{config.fingerprint}; these have {fingerprint}). Give the model that it was trained on"
+        )
+    pairs = _read(directory, config.settings.rank)
+    for name, (a, b) in pairs.items():
+        if name not in shapes:
+            raise DataError(
+                f"{directory}: the adapter has {name}, which the model has not; it is for another model "
+                f"({config.base})"
+            )
+        inputs, outputs = shapes[name]
+        if (a.shape[1], b.shape[0]) != (inputs, outputs):
+            raise DataError(
+                f"{directory}: {name} is adapted from {a.shape[1]} inputs to {b.shape[0]} outputs; the "
+                f"model's layer has {inputs} and {outputs}. The adapter is for another model ({config.base})"
+            )
+    return pairs
+
+
 def _check_trained(layers: list[LoraLinear], allow_empty: bool) -> None:
     for layer in layers:
         for part, a, b in layer.pairs():
@@ -238,6 +260,10 @@ def _check_trained(layers: list[LoraLinear], allow_empty: bool) -> None:
 def _fingerprint(base: Path) -> str | None:
     files = sorted(base.glob("*.safetensors")) if base.is_dir() else []
     return tensor_files.fingerprint(files) if files else None
+
+
+def _is_transposed(base: nn.Module) -> bool:
+    return base.was_transposed if isinstance(base, QuantizedLinear) else is_transposed(base)
 
 
 def _quantization(layers: list[LoraLinear]) -> dict[str, Any] | None:

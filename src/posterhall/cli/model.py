@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from posterhall.cli.model_merge import merge
+from posterhall.cli.model_plan import plan
+from posterhall.cli.model_quantize import quantize
 from posterhall.cli.output import Json, Seed, Threads, emit_json, emit_table, printable
 from posterhall.errors import DataError, UsageError
 
@@ -16,8 +19,12 @@ if TYPE_CHECKING:
 
     from posterhall.data.tokenizer import Tokenizer
     from posterhall.models.config import DecoderConfig
+    from posterhall.models.quantized import Quantization
 
 app = typer.Typer(help="Generate text with a model, and see what it is.", no_args_is_help=True)
+app.command()(quantize)
+app.command()(merge)
+app.command()(plan)
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="Directory of a model or of a training run, or a hub id.")
@@ -27,23 +34,35 @@ Model = Annotated[
 @app.command()
 def info(model: Model, json: Json = False) -> None:
     """Show a model's shape, parameters, files, tokenizer and, of a run, its training."""
-    from posterhall.models import hub
+    from posterhall.models import causal, hub
     from posterhall.models.counts import flops_per_token
 
-    directory = hub.locate(model)
-    config = hub.read_config(directory)
+    place = hub.locate(model)
+    texts = causal.text_files(place)
+    adapter, directory, quantization = _adapter(place)
+    quantization = quantization or hub.read_quantization(directory)
     count, dtypes, weights = hub.stored(directory)
-    tokenizer = _tokenizer(directory)
-    facts: dict[str, Any] = {
-        "model": model,
-        "path": directory,
-        "architecture": "LlamaForCausalLM",
-        **_shape(config),
-        "parameters": _parameters(config),
+    tokenizer = _tokenizer(texts)
+    named = hub.read_json(directory / hub.CONFIG).get("architectures") or ["unknown"]
+    facts: dict[str, Any] = {"model": model, "path": place, "architecture": named[0]}
+    try:
+        config = hub.read_config(directory)
+    except DataError:  # of another architecture: transformers knows its shape
+        facts |= dict.fromkeys((*_SHAPE, "parameters", "training_flops_per_token"))
+    else:
+        facts |= {
+            **_shape(config),
+            "parameters": _parameters(config),
+            "training_flops_per_token": flops_per_token(config, config.max_length),
+        }
+    facts |= {
         "stored_parameters": count,
         "dtypes": dtypes,
         "bytes": weights,
-        "training_flops_per_token": flops_per_token(config, config.max_length),
+        "quantization": None
+        if quantization is None
+        else {"code": quantization.code, "block": quantization.block, "double": quantization.double},
+        "adapter": adapter,
         "tokenizer": None
         if tokenizer is None
         else {
@@ -125,7 +144,8 @@ def generate(
 
     devices.limit_threads(threads or devices.cores())
     directory = hub.locate(model)
-    tokenizer = _tokenizer(directory)
+    beside = causal.text_files(directory)
+    tokenizer = _tokenizer(beside)
     if tokenizer is None:
         raise DataError(
             f"{directory} has no tokenizer.json, so text cannot become tokens; save one beside it"
@@ -157,7 +177,7 @@ def generate(
         top_k=top_k,
         top_p=top_p,
         seeds=seed or 0,
-        stop_ids=hub.end_ids(directory) | (set() if tokenizer.eos_id is None else {tokenizer.eos_id}),
+        stop_ids=hub.end_ids(beside) | (set() if tokenizer.eos_id is None else {tokenizer.eos_id}),
         watch=watch if ends else None,
         return_logprobs=True,
         draft=small,
@@ -200,6 +220,9 @@ def generate(
             print(printable(line.replace("\t", "    ")))
 
 
+_SHAPE = ("vocab_size", "dim", "layers", "heads", "kv_heads", "ffn_dim", "context", "rope_theta", "tied")
+
+
 def _tokenizer(directory: Path) -> Tokenizer | None:
     from posterhall.data import tokenizer as tokenizers
 
@@ -234,6 +257,28 @@ def _before(text: str, ends: Sequence[str]) -> str:
     """The text before the first of the stop strings."""
     places = [place for place in (text.find(end) for end in ends) if place >= 0]
     return text[: min(places)] if places else text
+
+
+def _adapter(place: Path) -> tuple[dict[str, Any] | None, Path, Quantization | None]:
+    """What an adapter is, where its base is, and how that has to be quantised; of a model, itself alone."""
+    from posterhall.adapters import saving
+    from posterhall.models import causal, hub
+
+    if not hub.is_adapter(place):
+        return None, place, None
+    said = saving.read_config(place)
+    below, how = causal.base_of(place)
+    count, _, stored = hub.stored_in([place / saving.WEIGHTS])
+    facts = {
+        "base": said.base,
+        "rank": said.settings.rank,
+        "alpha": said.settings.alpha,
+        "dropout": said.settings.dropout,
+        "targets": list(said.targets),
+        "parameters": count,
+        "bytes": stored,
+    }
+    return facts, below, how
 
 
 def _shape(config: DecoderConfig) -> dict[str, Any]:
@@ -276,30 +321,28 @@ def _training(run: Path) -> dict[str, Any] | None:
 
 
 def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    from posterhall.progress import duration, quantity, size
+    from posterhall.progress import duration, size
 
-    parts = facts["parameters"]
-    tokenizer, training = facts["tokenizer"], facts["training"]
-    tied = "tied" if facts["tied"] else "untied"
-    named = ("embedding", "attention", "feed_forward", "norms", "head")
-    lines = [
-        ("model", str(facts["path"])),
-        ("architecture", f"{facts['architecture']}, {tied} head"),
-        (
-            "shape",
-            f"{facts['layers']} layers of {facts['dim']}, {facts['heads']} heads "
-            f"({facts['kv_heads']} of keys), feed-forward {facts['ffn_dim']}",
-        ),
-        ("context", f"{facts['context']:,} tokens, rotary base {facts['rope_theta']:g}"),
-        ("parameters", f"{parts['total']:,}; without embeddings {parts['non_embedding']:,}"),
-        *(("", f"{name.replace('_', '-')} {parts[name]:,}") for name in named if parts[name]),
-        ("weights", f"{size(facts['bytes'])}, {', '.join(facts['dtypes'])}"),
-        ("training", f"{quantity(facts['training_flops_per_token'])} operations a token at full context"),
-        (
-            "tokenizer",
-            f"{tokenizer['name']}, {tokenizer['vocab_size']:,} tokens" if tokenizer else "none",
-        ),
-    ]
+    tokenizer, training, adapter = facts["tokenizer"], facts["training"], facts["adapter"]
+    lines = [("model", str(facts["path"]))]
+    if adapter is not None:
+        lines += [
+            (
+                "adapter",
+                f"rank {adapter['rank']}, alpha {adapter['alpha']:g}, {adapter['parameters']:,} numbers",
+            ),
+            ("", f"on {', '.join(adapter['targets'])}"),
+            ("base", adapter["base"]),
+        ]
+    lines += _shape_lines(facts)
+    lines.append(("weights", f"{size(facts['bytes'])}, {', '.join(facts['dtypes'])}"))
+    if facts["quantization"] is not None:
+        how = facts["quantization"]
+        scales = ", scales too" if how["double"] else ""
+        lines.append(("quantised", f"linear layers in {how['code']}, blocks of {how['block']}{scales}"))
+    lines.append(
+        ("tokenizer", f"{tokenizer['name']}, {tokenizer['vocab_size']:,} tokens" if tokenizer else "none")
+    )
     if training is not None:
         lines.append(
             (
@@ -310,3 +353,25 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         )
         lines += [("", f"{key} = {value}") for key, value in training["facts"].items()]
     return lines
+
+
+def _shape_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    from posterhall.progress import quantity
+
+    parts = facts["parameters"]
+    if parts is None:
+        return [("architecture", facts["architecture"])]
+    tied = "tied" if facts["tied"] else "untied"
+    named = ("embedding", "attention", "feed_forward", "norms", "head")
+    return [
+        ("architecture", f"{facts['architecture']}, {tied} head"),
+        (
+            "shape",
+            f"{facts['layers']} layers of {facts['dim']}, {facts['heads']} heads "
+            f"({facts['kv_heads']} of keys), feed-forward {facts['ffn_dim']}",
+        ),
+        ("context", f"{facts['context']:,} tokens, rotary base {facts['rope_theta']:g}"),
+        ("parameters", f"{parts['total']:,}; without embeddings {parts['non_embedding']:,}"),
+        *(("", f"{name.replace('_', '-')} {parts[name]:,}") for name in named if parts[name]),
+        ("training", f"{quantity(facts['training_flops_per_token'])} operations a token at full context"),
+    ]

@@ -15,6 +15,7 @@ from posterhall.extras import require, torch
 from posterhall.lm import _chat, _embedding, _sampling, _scoring, _stream, _tokens
 from posterhall.lm.engine import Engine
 from posterhall.lm.protocol import LM, Floats, Piece, Request, Sample, Scored
+from posterhall.models.quantized import frozen_bytes, numbers
 from posterhall.models.speculative import LOOKAHEAD, Draft, Speculation
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class LocalLM(LM):
         self._chat = chat
         self._ends = frozenset(ends) | (set() if tokenizer.eos_id is None else {tokenizer.eos_id})
         self._rows = functools.partial(_sampling.rows, model, tokenizer, ends=self._ends, chat=chat)
-        self.parameters = sum(each.numel() for each in model.parameters())
+        self.parameters = numbers(model)
         self._engine = Engine(
             self.model,
             most_rows=batch,
@@ -132,14 +133,15 @@ class LocalLM(LM):
         from posterhall.models import causal, hub
 
         place = hub.locate(path)
-        tokenizer = _tokens.load(place)
+        texts = causal.text_files(place)
+        tokenizer = _tokens.load(texts)
         small = None if draft is None else load_draft(draft, tokenizer, lookahead, dtype=dtype, device=device)
         lm = cls(
             causal.load(place, dtype=dtype, device=device),
             tokenizer,
             name=str(path),
-            chat=_chat.load(place, tokenizer),
-            ends=hub.end_ids(place),
+            chat=_chat.load(texts, tokenizer),
+            ends=hub.end_ids(texts),
             draft=small,
             cache_bytes=cache_bytes,
             prefix_bytes=prefix_bytes,
@@ -230,7 +232,7 @@ def load_draft(path: Path | str, tokenizer: Tokenizer, lookahead: int | None = N
     from posterhall.models import causal, hub
 
     place = hub.locate(path)
-    own = _tokens.load(place)
+    own = _tokens.load(causal.text_files(place))
     if own.digest != tokenizer.digest:
         raise DataError(
             f"{path} has another tokeniser ({own.name}) than the model that it should draft for "
@@ -245,6 +247,8 @@ def _digest(model: CausalModel, digest: Any) -> None:
         digest.update(f"{name} {each.dtype} {tuple(each.shape)}".encode())
         data = each.detach().cpu().reshape(-1).contiguous()
         digest.update(data.view(torch.uint8).numpy().data)
+    for packed in frozen_bytes(model):
+        digest.update(packed)
 
 
 async def _aside(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -96,6 +96,7 @@ def load(
     """
     from posterhall import adapters
     from posterhall.models import foreign, hub
+    from posterhall.models.quantized import of
 
     directory = hub.locate(path)
     if hub.is_adapter(directory):
@@ -112,7 +113,24 @@ def load(
             return foreign.load(directory, dtype=dtype, device=device, quantize=quantize)
         except MissingExtra:
             raise MissingExtra("hf", f"{error}; reading it with transformers") from None
+    if hub.has_halves(directory, of(quantize)):
+        return foreign.load(directory, dtype=dtype, device=device, quantize=quantize)
     return hub.load(directory, dtype=dtype, device=device, quantize=quantize)
+
+
+def text_files(directory: Path) -> Path:
+    """Where the tokeniser, the chat template and the tokens that end a text are: with a model; of an adapter
+    that has no tokeniser beside it, with its base.
+
+    Raises:
+        DataError: if that base is not there.
+    """
+    from posterhall.data import tokenizer
+    from posterhall.models import hub
+
+    if hub.is_adapter(directory) and not (directory / tokenizer.FILE).is_file():
+        return base_of(directory)[0]
+    return directory
 
 
 def base_of(directory: Path, *, base: Path | str | None = None) -> tuple[Path, Quantization | None]:

@@ -11,7 +11,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,8 +19,9 @@ from posterhall.adapters.saving import CONFIG as ADAPTER
 from posterhall.data import tensor_files
 from posterhall.errors import DataError, MissingExtra
 from posterhall.extras import require, torch
-from posterhall.models import _llama, quantized
+from posterhall.models import _layouts, quantized
 from posterhall.models.quantized import Quantization
+from posterhall.quantize import state
 from posterhall.runs import is_run
 from posterhall.runs.files import write_atomic
 
@@ -57,13 +58,14 @@ def save(
     more_tensors: Mapping[str, Any] | None = None,
     more_config: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a model as a Llama checkpoint.
+    """Write a model: as a Llama, Mamba or Mamba-2 checkpoint if it is one, which transformers reads, else under
+    its own names.
 
     Everything is written beside `directory` first. A new directory then appears whole; in one that is
     there already, files are replaced one by one, the weights first, and others are left alone.
 
     Args:
-        model: of attention layers only; its parameters' type is kept.
+        model: its parameters' type is kept.
         directory: where.
         tokenizer: its files are written too, and its ids of beginning and end.
         shard_bytes: largest file of weights; more are cut into several, with an index.
@@ -74,18 +76,18 @@ def save(
         The directory.
 
     Raises:
-        DataError: if the model is not of this architecture, or nothing can be written there.
+        DataError: if it has an adapter or is quantised, or nothing can be written there.
         MissingExtra: without safetensors.
     """
     safetensors = require("safetensors.torch", "train", "saving a model")
     directory = Path(directory)
     if shard_bytes < 1:
         raise DataError(f"shard_bytes is {shard_bytes}; it must be at least 1")
-    parameters = dict(model.named_parameters())
+    parameters, pieces = model.state_dict(), _layouts.pieces(model)
     dtype = str(model.embedding.dtype).removeprefix("torch.")
     bos, eos, pad = (getattr(tokenizer, name, None) for name in ("bos_id", "eos_id", "pad_id"))
-    config = _llama.write_config(model.config, dtype=dtype, bos=bos, eos=eos, pad=pad)
-    absent = sorted({piece.parameter for piece in _llama.pieces(model.config)} - parameters.keys())
+    config = _layouts.write_config(model, dtype=dtype, bos=bos, eos=eos, pad=pad)
+    absent = sorted({piece.parameter for piece in pieces} - parameters.keys())
     if absent:
         raise DataError(
             f"{absent[0].removesuffix('.weight')} has an adapter or is quantised; save the adapter "
@@ -94,7 +96,7 @@ def save(
     # Split parameters share their memory with nothing in the file: each piece is made contiguous.
     tensors = {
         piece.name: parameters[piece.parameter].detach()[slice(*piece.rows)].cpu().contiguous()
-        for piece in _llama.pieces(model.config)
+        for piece in pieces
     }
     tensors |= {name: tensor.cpu().contiguous() for name, tensor in (more_tensors or {}).items()}
     config |= more_config or {}
@@ -107,7 +109,7 @@ def save(
         files = _shards(tensors, shard_bytes)
         for name, part in files.items():
             safetensors.save_file(part, beside / name, metadata={"format": "pt"})
-            _sync(beside / name)
+            sync(beside / name)
         if len(files) > 1:
             index = {
                 "metadata": {"total_size": sum(each.nbytes for each in tensors.values())},
@@ -119,7 +121,7 @@ def save(
         if tokenizer is not None:
             tokenizer.save(beside)
         write_atomic(beside / CONFIG, json.dumps(config, indent=2) + "\n")
-        _move(beside, directory)
+        move(beside, directory)
     except OSError as error:
         raise DataError(f"cannot write {directory}: {error.strerror}; choose another place") from error
     finally:
@@ -135,7 +137,7 @@ def load(
     quantize: str | Quantization | None = None,
     ignore: Collection[str] = (),
 ) -> Decoder:
-    """Read a Llama checkpoint, also one whose linear layers are quantised (`posterhall model quantize`).
+    """Read a Llama, Mamba or Mamba-2 checkpoint or one of another decoder of ours, also one whose linear layers are quantised (`posterhall model quantize`).
 
     Args:
         path: a directory with config.json and safetensors; a run whose artifacts hold one; or an id on the
@@ -176,14 +178,24 @@ def tensors(directory: Path) -> Iterator[tuple[Path, str, torch.Tensor]]:
     Raises:
         DataError: for files that are missing or damaged.
     """
-    safetensors = require("safetensors", "train", "loading a model")
     for file in sorted(set(weight_files(directory).values())):
-        try:
-            with safetensors.safe_open(file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118 - not a mapping
-                    yield file, name, opened.get_tensor(name)
-        except safetensors.SafetensorError as error:
-            raise DataError(f"{file}: not a whole safetensors file: {error}; fetch it again") from error
+        for name, tensor in tensors_of(file):
+            yield file, name, tensor
+
+
+def tensors_of(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor of a file, one at a time, with its name.
+
+    Raises:
+        DataError: for a damaged file.
+    """
+    safetensors = require("safetensors", "train", "loading a model")
+    try:
+        with safetensors.safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 - not a mapping
+                yield name, opened.get_tensor(name)
+    except safetensors.SafetensorError as error:
+        raise DataError(f"{file}: not a whole safetensors file: {error}; fetch it again") from error
 
 
 def tensor_names(directory: Path) -> list[str]:
@@ -207,6 +219,20 @@ def read_quantization(directory: Path) -> Quantization | None:
     return quantized.read_config(read_json(file), str(file))
 
 
+def has_halves(directory: Path, how: Quantization | None) -> bool:
+    """Whether some projections that are one matrix of a decoder are quantised and others of it are not, as a
+    Llama's files say, or would be with `how`."""
+    marked = set(state.names(tensor_names(directory)))
+
+    def is_quantised(name: str) -> bool:
+        return f"{name}.weight" in marked if how is None else not how.skips(name)
+
+    return any(
+        len({is_quantised(name) for name, _ in parts}) > 1
+        for parts in _llama.projections(read_config(directory)).values()
+    )
+
+
 def check_quantized_once(directory: Path, how: Quantization | None) -> None:
     """Refuse to quantise what is quantised already."""
     said = read_quantization(directory)
@@ -224,7 +250,7 @@ def read_config(directory: Path) -> DecoderConfig:
         DataError: if there is none, or of another architecture.
     """
     file = directory / CONFIG
-    return _llama.read_config(read_json(file), str(file))
+    return _layouts.read_config(read_json(file), str(file))
 
 
 def end_ids(directory: Path) -> frozenset[int]:
@@ -245,8 +271,13 @@ def stored(directory: Path) -> tuple[int, list[str], int]:
     Raises:
         DataError: if there are none, or they are damaged.
     """
+    return stored_in(sorted(set(weight_files(directory).values())))
+
+
+def stored_in(files: Iterable[Path]) -> tuple[int, list[str], int]:
+    """The same of some files."""
     count, dtypes, size = 0, set(), 0
-    for file in sorted(set(weight_files(directory).values())):
+    for file in files:
         size += file.stat().st_size
         for tensor in tensor_files.header(file).values():
             count += math.prod(tensor["shape"])
@@ -384,7 +415,8 @@ def _shards(tensors: Mapping[str, Any], limit: float) -> dict[str, dict[str, Any
     return {f"model-{i:05d}-of-{count:05d}.safetensors": group for i, group in enumerate(groups, 1)}
 
 
-def _move(beside: Path, directory: Path) -> None:
+def move(beside: Path, directory: Path) -> None:
+    """Let what was written beside take a directory's place: whole if it is new, else file by file."""
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         beside.replace(directory)
         return
@@ -399,7 +431,8 @@ def _move(beside: Path, directory: Path) -> None:
         (directory / name).unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the disk take a file's bytes."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -7,9 +7,12 @@ transformers refuses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from posterhall.adapters import placing
 from posterhall.errors import DataError
@@ -159,10 +162,27 @@ def check_skip(how: Quantization, names: Iterable[str]) -> None:
 
 def describe(model: nn.Module) -> Quantization | None:
     """How a model's layers are quantised; None if none is."""
-    for layer in model.modules():
-        if isinstance(layer, QuantizedLinear):
-            return Quantization(**layer.scheme())
-    return None
+    layer = next(_layers(model), None)
+    return None if layer is None else Quantization(**layer.scheme())
+
+
+def numbers(model: Any) -> int:
+    """Numbers of a model, those of quantised weights included."""
+    frozen = sum(layer.in_features * layer.out_features for layer in _layers(model))
+    return frozen + sum(int(each.numel()) for each in model.parameters())
+
+
+def frozen_bytes(model: Any) -> Iterator[bytes | NDArray[Any]]:
+    """Codes and scales of a model's quantised layers, in the order of the layers."""
+    for layer in _layers(model):
+        for part in layer.parts:
+            for name, array in sorted(state.write(part).items()):
+                yield name.encode()
+                yield np.ascontiguousarray(array)
+
+
+def _layers(model: Any) -> Iterator[QuantizedLinear]:
+    return (layer for layer in model.modules() if isinstance(layer, QuantizedLinear))
 
 
 class Reading:
@@ -175,6 +195,10 @@ class Reading:
     def __contains__(self, tensor: str) -> bool:
         """Whether a tensor of a file belongs to a quantised weight."""
         return self._owner(tensor) is not None
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._names)
 
     def take(self, tensor: str, value: Any) -> None:
         """Take up a tensor of which that is so."""

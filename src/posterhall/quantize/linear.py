@@ -112,6 +112,11 @@ class QuantizedLinear(nn.Module):
         return made
 
     @property
+    def was_transposed(self) -> bool:
+        """Whether the layer whose place it took holds its weight as (inputs, outputs)."""
+        return bool(self._shell) and is_transposed(self._shell[0])
+
+    @property
     def quantized(self) -> Quantized:
         """The weight, where it is one.
 
@@ -200,7 +205,7 @@ class QuantizedLinear(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for part, name in zip(self.parts, self._names(prefix), strict=True):
             for key, array in state.write(part, name).items():
-                destination[key] = torch.from_numpy(_owned(array))
+                destination[key] = as_tensor(array)
 
     def _names(self, prefix: str) -> list[str]:
         """What the weights are called in a state: weight, or 0.weight, 1.weight, … if there are several."""
@@ -296,8 +301,7 @@ class DeviceWeight:
         # Codes of other widths take a byte each: shifting them apart would cost more than their product.
         codes = quantized.packed if self.four else quantized.codes().reshape(-1)
         self.codes, self.scales, self.table = (
-            torch.from_numpy(_owned(each)).to(device)
-            for each in (codes, quantized.plain_scales(), quantized.code.table)
+            as_tensor(each).to(device) for each in (codes, quantized.plain_scales(), quantized.code.table)
         )
 
     def rows(self, first: int, last: int, dtype: torch.dtype) -> torch.Tensor:
@@ -317,9 +321,9 @@ class DeviceWeight:
         return values.view(last - first, self.columns).to(dtype)
 
 
-def _owned(array: Any) -> Any:
-    """An array that torch takes without a warning; those of a file may be read-only."""
-    return array if array.flags.writeable else array.copy()
+def as_tensor(array: Any) -> torch.Tensor:
+    """An array as a tensor; one that cannot be written to (a file's) is copied, or torch would warn."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _buffer(entries: int, dtype: torch.dtype) -> torch.Tensor:

@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
+from hf_tiny import MAKERS, gpt2, llama, logits, shake, theirs  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from posterhall import adapters  # noqa: E402
@@ -20,53 +21,6 @@ from posterhall.models import causal, hub  # noqa: E402
 
 # PEFT asks transformers by an old name.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
-
-IDS = torch.arange(40).view(4, 10)
-
-
-def llama(directory, seed=0):
-    config = transformers.LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=False, initializer_range=0.3,
-    )  # fmt: skip
-    return made(transformers.LlamaForCausalLM, config, directory, seed)
-
-
-def gpt2(directory, seed=0):
-    config = transformers.GPT2Config(
-        vocab_size=64, n_positions=64, n_embd=32, n_layer=2, n_head=4, initializer_range=0.3
-    )
-    return made(transformers.GPT2LMHeadModel, config, directory, seed)
-
-
-def made(kind, config, directory, seed):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        kind(config).save_pretrained(directory)
-    return directory
-
-
-MAKERS = {"llama": llama, "gpt2": gpt2}
-
-
-def shake(model, seed=0):
-    """As if trained: B is no longer zero."""
-    with torch.no_grad():
-        for i, each in enumerate(adapters.lora_parameters(model)):
-            generator = torch.Generator().manual_seed(100 * seed + i)
-            each.copy_(torch.empty(each.shape).normal_(0.0, 0.2, generator=generator))
-    return model
-
-
-def logits(model, ids=IDS):
-    with torch.no_grad():
-        if isinstance(model, torch.nn.Module) and not hasattr(model, "new_cache"):
-            return model(input_ids=ids).logits
-        return model.logits(model.hidden(ids))
-
-
-def theirs(directory):
-    return transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
 
 
 @pytest.mark.parametrize("stable", [False, True])
