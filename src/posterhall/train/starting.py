@@ -151,7 +151,7 @@ def save(
 
     Args:
         start: what was trained.
-        directory: where; it appears whole.
+        directory: where; files in it are replaced.
         template: which conversations were written by; None: none.
         ends: tokens that end an answer beside those that the model says.
     """
@@ -183,8 +183,8 @@ class _Files:
         if self._template is not None and chat_template.load(directory) is None:
             self._template.save(directory)
         known = hub.end_ids(self._source) | ({self.eos_id} if self.eos_id is not None else set())
-        if self._ends - known:
-            file = directory / hub.GENERATION
+        file = directory / hub.GENERATION
+        if self._ends - known or not file.is_file():  # beside an adapter there is no config.json to say it
             said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
             said["eos_token_id"] = sorted(known | self._ends)
             write_atomic(file, json.dumps(said, indent=2) + "\n")
