@@ -6,13 +6,13 @@ prose, from that of the model before anything was quantised.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from posterhall.claims.base import Claim, claim
 from posterhall.claims.figures import Axis, Figure, Panel, Strip
 from posterhall.claims.kinds import Equivalent, Paired
 from posterhall.claims.regions import Relative
-from posterhall.claims.rows import Budget, Row
+from posterhall.claims.rows import Budget, Row, Scalar
 
 FULL, LORA, QLORA = "full fine-tuning", "LoRA on unquantised weights", "QLoRA (NF4 + DQ)"
 COARSE, NARROW = "QLoRA with Int2", "QLoRA of rank 1 on queries alone"
@@ -25,6 +25,8 @@ _MODEL = (
 )
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 """Peak rates that were tried for every method."""
+LR = dict.fromkeys((FULL, LORA, QLORA, COARSE, NARROW, ALIKE, FEW), RATES[1])
+"""The best of them."""
 _DEVIATES = _MODEL.format(rates=", ".join(f"{rate:g}" for rate in RATES))
 _SCALES = {
     "smoke": Budget(
@@ -42,10 +44,28 @@ _SCALES = {
 }  # fmt: skip
 
 
-def _gains(budget: Budget, seed: int, params: object, arms: Sequence[str]) -> Iterator[Row]:
-    from posterhall.claims.qlora import _models
+_QV = ("q_proj", "v_proj")
+_PER_LAYER = 5.0
+"""Rank at which adapters on queries and values have as many parameters as on all seven projections, in units of
+the latter's; exact where the feed-forward layer has three times the width."""
 
-    yield from _models.gains(budget, seed, params, arms)
+
+def _gains(budget: Budget, seed: int, params: Mapping[str, Scalar], arms: Sequence[str]) -> Iterator[Row]:
+    from posterhall.claims.qlora import _models
+    from posterhall.claims.qlora._models import Way
+
+    every = "all-linear"
+    ways = {
+        FULL: Way(LR[FULL]),
+        LORA: Way(LR[LORA], targets=every),
+        QLORA: Way(LR[QLORA], "nf4", every),
+        OTHER_START: Way(LR[QLORA], "nf4", every, start=1),
+        COARSE: Way(LR[COARSE], "int2", every),
+        NARROW: Way(LR[NARROW], "nf4", "q_proj", rank=0),
+        ALIKE: Way(LR[ALIKE], "nf4", _QV, rank=_PER_LAYER),
+        FEW: Way(LR[FEW], "nf4", _QV),
+    }
+    yield from _models.gains(budget, seed, params, {arm: ways[arm] for arm in arms})
 
 
 @claim(id="qlora-matches-full-tuning", paper="qlora", where="Table 3; §4; Fig. 2", headline=True)
