@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from posterhall.cli import train_dpo, train_sft
+from posterhall.cli import train_dpo, train_ppo, train_reward, train_sft
 from posterhall.cli.output import (
     ConfigFile,
     Json,
@@ -157,6 +157,8 @@ def lm(
 
 app.command()(train_sft.sft)
 app.command()(train_dpo.dpo)
+app.command()(train_reward.reward)
+app.command()(train_ppo.ppo)
 
 
 def _lines(result: dict[str, object]) -> list[tuple[str, str]]:

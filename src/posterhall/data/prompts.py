@@ -29,6 +29,8 @@ class Prompt:
     text: str
     where: str
     """File and line."""
+    rendered: bool = False
+    """Whether it was chat messages."""
 
 
 @dataclass
@@ -137,7 +139,7 @@ def _prompts(paths: str | Path | Iterable[str | Path], name: str) -> Iterator[Pr
                 yield Prompt(each.text, f"{path}, line {each.line:,}")
         else:
             for row in objects(path):
-                yield Prompt(_text(row, name), row.where)
+                yield Prompt(_text(row, name), row.where, not isinstance(row.fields[name], str))
 
 
 def _text(row: Object, name: str) -> str:

@@ -11,20 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posterhall.config import to_dict
 from posterhall.data import prompts as reading
-from posterhall.data import tokenizer as tokenizers
 from posterhall.data.documents import expand
 from posterhall.data.prompts import PromptTokens
-from posterhall.data.tokenizer import Tokenizer
 from posterhall.errors import DataError, UsageError
 from posterhall.extras import nn, torch
-from posterhall.models import causal, hub
+from posterhall.models import hub
 from posterhall.objectives import ppo
 from posterhall.runs import Run
 from posterhall.seeds import generator
-from posterhall.train import loop, scorers
-from posterhall.train.lm_settings import finished
+from posterhall.train import distributed, loop, scorers, starting
+from posterhall.train.jobs import run_job
 from posterhall.train.ppo_settings import KIND, PpoSettings
 from posterhall.train.rollouts import (
     TOLD,
@@ -36,9 +33,6 @@ from posterhall.train.rollouts import (
     layout_of,
     summary,
 )
-
-MODEL = "model"
-"""Folder in artifacts/."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +104,7 @@ def fit_ppo(
             anything is learnt from the rollout.
         PosterhallError, Interrupted: see `posterhall.train.fit`.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("PPO trains in one process; start it without torchrun")
+    _one_process()
     arrays = [np.asarray(ids, np.int32) for ids in prompts]
     called = list(names) if names is not None else [f"prompt {i + 1:,}" for i in range(len(arrays))]
     if len(called) != len(arrays):
@@ -120,7 +113,7 @@ def fit_ppo(
     _check(arrays, called, longest)
     held = list(held_out or ())
     _check(held, [f"held-out prompt {i + 1:,}" for i in range(len(held))], longest, some=False)
-    tied = Reference.of(model) if reference is None else Reference(reference, adapted=False)
+    tied = Reference.of(model) if reference is None else Reference(reference)
     actor = ActorCritic(model, settings)
     sampler = Sampler(actor, reward, tied, settings, stop_ids=stop_ids, layout=layout_of(model))
     trained = loop.fit(
@@ -202,60 +195,61 @@ def train_ppo(
         DataError: for bad input, or a run that is there already.
         Interrupted: on Ctrl-C, after a checkpoint.
     """
-    if resume and (facts := finished(out, settings)) is not None:
-        return facts
     directory = hub.locate(model)
-    inputs = [*expand(sources), *(expand(held_out) if held_out else []), directory]
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    with (
-        scorers.scorer(settings.reward, device=where, **(judge_options or {})) as scorer,
-        Run.start(
-            out,
-            kind=KIND,
-            config=to_dict(settings),
-            inputs=[*inputs, *scorer.files],
-            seeds=[settings.seed],
-            resume=resume,
-        ) as run,
-    ):
-        tokenizer = tokenizers.load(directory)
-        policy: Any = causal.load(directory, dtype=torch.float32, device=where)
-        found, train, held = _prompts(settings, sources, held_out, tokenizer, policy.config.max_length)
-        if policy.config.vocab_size < tokenizer.vocab_size:
-            raise DataError(
-                f"{directory}: the tokeniser has {tokenizer.vocab_size:,} tokens, the model only "
-                f"{policy.config.vocab_size:,}"
+
+    def work(run: Run | None, _: distributed.World) -> dict[str, Any]:
+        _one_process()
+        start = starting.begin(settings, model, device=device, now=starting.time_of(out))
+        found, train, held = _prompts(settings, start, sources, held_out)
+        policy, tokenizer = start.model, start.tokenizer
+        with scorers.scorer(settings.reward, device=policy.device, **(judge_options or {})) as scorer:
+            ends = hub.end_ids(directory) | (set() if tokenizer.eos_id is None else {tokenizer.eos_id})
+            trained = fit_ppo(
+                policy,
+                train.ids,
+                reward=scorer.of_tokens(tokenizer),
+                settings=settings,
+                stop_ids=sorted(ends),
+                names=[row.where for row in train.rows],
+                held_out=held,
+                out=run,
+                checkpoint_seconds=checkpoint_seconds,
+                tensorboard=tensorboard,
+                quiet=quiet,
             )
-        ends = hub.end_ids(directory) | (set() if tokenizer.eos_id is None else {tokenizer.eos_id})
-        trained = fit_ppo(
-            policy,
-            train.ids,
-            reward=scorer.of_tokens(tokenizer),
-            settings=settings,
-            stop_ids=sorted(ends),
-            names=[row.where for row in train.rows],
-            held_out=held,
-            out=run,
-            checkpoint_seconds=checkpoint_seconds,
-            tensorboard=tensorboard,
-            quiet=quiet,
-        )
-        hub.save(policy, run.artifact(MODEL), tokenizer=tokenizer)
-        facts = _facts(settings, run, directory, trained, train, found.refused + train.refused, held)
-        for name in (loop.CHECKPOINT, loop.BEST):
-            run.checkpoint(name).unlink(missing_ok=True)
-        run.finish(**facts)
+            unread = scorer.unread
+        place = out / "artifacts" / starting.MODEL
+        starting.save(start, place, template=start.template)
+        facts = _facts(settings, start, place, trained, train, found.refused + train.refused, held)
+        return {"run": str(out), **facts, "unread": unread}
+
+    facts = run_job(
+        settings,
+        out,
+        kind=KIND,
+        inputs=lambda: [
+            *expand(sources),
+            *(expand(held_out) if held_out else []),
+            directory,
+            *scorers.files(settings.reward),
+        ],
+        resume=resume,
+        work=work,
+    )
+    assert facts is not None  # noqa: S101 - there is one process
     return facts
 
 
+def _one_process() -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("PPO trains in one process; start it without torchrun")
+
+
 def _prompts(
-    settings: PpoSettings,
-    sources: Sequence[Path],
-    held_out: Sequence[Path],
-    tokenizer: Tokenizer,
-    longest: int,
+    settings: PpoSettings, start: starting.Start, sources: Sequence[Path], held_out: Sequence[Path]
 ) -> tuple[reading.Prompts, PromptTokens, list[NDArray[np.int32]]]:
     """What was read, what is trained on, and what is held out."""
+    longest = start.model.config.max_length
     room = longest - settings.max_new_tokens
     if room < 1:
         raise DataError(
@@ -264,9 +258,15 @@ def _prompts(
         )
     how: dict[str, Any] = {"max_length": room, "begin": settings.begin, "too_long": settings.too_long}
     found = reading.read(sources)
-    train = reading.encode(found.rows, tokenizer, **how)
+    chats = next((row for row in found.rows if row.rendered), None)
+    if chats is not None and start.template is not None:
+        raise DataError(
+            f"{chats.where}: a prompt of chat messages for a model with a chat template, which would get it "
+            "in another form than it knows; give prompts as text"
+        )
+    train = reading.encode(found.rows, start.tokenizer, **how)
     if held_out:
-        return found, train, reading.encode(reading.read(held_out).rows, tokenizer, **how).ids
+        return found, train, reading.encode(reading.read(held_out).rows, start.tokenizer, **how).ids
     order = generator(settings.seed, "held-out prompts").permutation(len(train.ids))
     apart = set(order[: int(settings.eval_fraction * len(order))].tolist())
     held = [ids for i, ids in enumerate(train.ids) if i in apart]
@@ -277,14 +277,15 @@ def _prompts(
 
 def _facts(
     settings: PpoSettings,
-    run: Run,
-    reference: Path,
+    start: starting.Start,
+    place: Path,
     trained: loop.Trained,
     train: PromptTokens,
     refused: Mapping[str, int],
     held: Sequence[Any],
 ) -> dict[str, Any]:
     """What came out."""
+    trainable, parameters = start.counts()
     last: dict[str, Any] = next((line for line in reversed(trained.history) if "loss" in line), {})
     names = (
         "reward",
@@ -298,9 +299,11 @@ def _facts(
         "explained_variance",
     )
     return {
-        "run": str(run.path),
-        "model": str(run.artifact(MODEL)),
-        "reference": str(reference),
+        "model": str(place),
+        "saved": "adapter" if start.adapted else "model",
+        "reference": str(start.directory),
+        "params": parameters,
+        "params_trained": trainable,
         "reward_name": settings.reward,
         "advantage": settings.advantage,
         "prompts": len(train.ids),

@@ -8,7 +8,8 @@ from typing import Literal, get_args
 
 from posterhall.data.preference_tokens import TooLong
 from posterhall.errors import DataError, did_you_mean
-from posterhall.train.settings import Schedule, TrainSettings
+from posterhall.train.adapter_settings import AdapterSettings
+from posterhall.train.settings import Schedule
 
 KIND = "train ppo"
 """Of its runs."""
@@ -18,7 +19,7 @@ Advantage = Literal["gae", "leave_one_out", "group"]
 
 
 @dataclass(frozen=True)
-class PpoSettings(TrainSettings):
+class PpoSettings(AdapterSettings):
     """Everything that determines a training by PPO, beside the model, the prompts and the reward.
 
     A rollout is `prompts` x `samples` answers; `passes` passes are made over it, in steps of `batch` x
@@ -112,6 +113,11 @@ class PpoSettings(TrainSettings):
                 raise DataError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
         if not 0 <= self.eval_fraction < 1:
             raise DataError(f"eval_fraction is {self.eval_fraction}; it must be at least 0 and below 1")
+        if self.lora_dropout:
+            raise DataError(
+                f"lora_dropout is {self.lora_dropout}; PPO compares probabilities of the same model before "
+                "and after a step, without dropout"
+            )
         if self.advantage != "gae" and self.samples < 2:
             raise DataError(
                 f"samples is {self.samples}; {self.advantage} compares the answers to a prompt: at least 2"

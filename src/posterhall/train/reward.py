@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from posterhall.config import to_dict
+from posterhall.data import chat_template
 from posterhall.data import tokenizer as tokenizers
 from posterhall.data.documents import expand
 from posterhall.data.preference import Preferences
@@ -26,9 +26,9 @@ from posterhall.models import hub
 from posterhall.models.reward import RewardModel, save
 from posterhall.objectives.reward import bradley_terry
 from posterhall.runs import Run
-from posterhall.train import distributed, loop
+from posterhall.train import loop
+from posterhall.train.jobs import run_job
 from posterhall.train.language import trees
-from posterhall.train.lm_settings import finished
 from posterhall.train.preferences import read_tokens, split
 from posterhall.train.references import passes
 from posterhall.train.reward_settings import KIND, RewardSettings
@@ -169,25 +169,16 @@ def train_reward(
         DataError: for bad input, or a run that is there already.
         Interrupted: on Ctrl-C, after a checkpoint.
     """
-    if resume and (facts := finished(out, settings)) is not None:
-        return facts if distributed.rank() == 0 else None
     directory = hub.locate(model)
-    with distributed.world() as where:
-        job = _Job(settings, directory, out, device, checkpoint_seconds, tensorboard, quiet)
-        if not where.first:
-            where.wait()
-            job.train(None, sources, held_out)
-            return None
-        inputs = [*expand(sources), *(expand(held_out) if held_out else []), directory]
-        with Run.start(
-            out, kind=KIND, config=to_dict(settings), inputs=inputs, seeds=[settings.seed], resume=resume
-        ) as run:
-            where.wait()  # from now on the others find the run
-            facts = job.train(run, sources, held_out)
-            for name in (loop.CHECKPOINT, loop.BEST):
-                run.checkpoint(name).unlink(missing_ok=True)
-            run.finish(**facts)
-    return facts
+    job = _Job(settings, directory, out, device, checkpoint_seconds, tensorboard, quiet)
+    return run_job(
+        settings,
+        out,
+        kind=KIND,
+        inputs=lambda: [*expand(sources), *(expand(held_out) if held_out else []), directory],
+        resume=resume,
+        work=lambda run, _: job.train(run, sources, held_out),
+    )
 
 
 @dataclass(frozen=True)
@@ -211,7 +202,11 @@ class _Job:
             )
         model = RewardModel(backbone, seed=settings.seed)
         model.to(torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu")))
-        how: dict[str, Any] = {"longest": backbone.config.max_length - 1, "place": self.directory}
+        how: dict[str, Any] = {
+            "longest": backbone.config.max_length - 1,  # the end of an answer is read too
+            "place": self.directory,
+            "template": chat_template.load(self.directory),
+        }
         found, tokens = read_tokens(settings, sources, tokenizer, **how)
         tokens = whole(tokens)
         kept, held = split(tokens, 0.0 if held_out else settings.eval_fraction, settings.seed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,23 +115,36 @@ class Reference:
     """A policy as it was."""
 
     model: Any
-    adapted: bool
-    """Whether it is the policy itself, with its adapters off."""
+    adapters: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
+    """Of a policy of which only adapters are trained, each of their tensors with what it was; then the model
+    is the policy itself."""
 
     @classmethod
     def of(cls, policy: nn.Module) -> Reference:
-        """The policy with its adapters off, if it has any and nothing else is trained; else a copy."""
+        """The policy with its adapters as they are now, if nothing else is trained; else a copy."""
         if any(isinstance(part, adapters.LoraLinear) for part in policy.modules()):
             trained = {id(each) for each in policy.parameters() if each.requires_grad}
-            if trained == {id(each) for each in adapters.lora_parameters(policy)}:
-                return cls(policy, adapted=True)
-        return cls(copy.deepcopy(policy).requires_grad_(False).eval(), adapted=False)
+            own = adapters.lora_parameters(policy)
+            if trained == {id(each) for each in own}:
+                return cls(policy, tuple((each, each.detach().clone()) for each in own))
+        return cls(copy.deepcopy(policy).requires_grad_(False).eval())
 
     def logprobs(self, batch: dict[str, torch.Tensor], temperature: float) -> torch.Tensor:
         """log q of the answers' tokens of a batch of `pack`, at the sampling temperature, (M,)."""
-        with adapters.disabled(self.model) if self.adapted else contextlib.nullcontext():
+        with self._as_it_was(), torch.no_grad():
             states = answer_states(self.model, batch)
             return logprobs(self.model, states, batch["labels"], temperature)
+
+    @contextlib.contextmanager
+    def _as_it_was(self) -> Iterator[None]:
+        now = [each.data for each, _ in self.adapters]
+        try:
+            for each, before in self.adapters:
+                each.data = before
+            yield
+        finally:
+            for (each, _), after in zip(self.adapters, now, strict=True):
+                each.data = after
 
 
 @dataclass(frozen=True)

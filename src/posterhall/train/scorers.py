@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posterhall.data.tokenizer import Tokenizer
-from posterhall.errors import DataError
+from posterhall.errors import DataError, did_you_mean
 from posterhall.extras import require, torch
 from posterhall.lm.parsing import integer
 from posterhall.lm.protocol import Message, Request
@@ -53,11 +53,11 @@ class Scorer(abc.ABC):
 
     Attributes:
         name: as it was given.
-        files: what it was read from, for a run's record.
+        unread: answers for which no reward could be read so far (a judge's replies without a score).
     """
 
     name: str
-    files: tuple[Path, ...] = ()
+    unread: int = 0
 
     @abc.abstractmethod
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> NDArray[np.float64]:
@@ -105,11 +105,7 @@ def scorer(spec: str, *, device: Any = "cpu", **options: Any) -> Scorer:
         DataError: for one that names nothing, or what cannot be read.
         MissingExtra: for a classifier without transformers.
     """
-    kind, colon, rest = spec.partition(":")
-    if not colon or kind not in KINDS:
-        kind, rest = "reward", spec
-    if not rest:
-        raise DataError(f"the reward {spec!r} names nothing; give {ALLOWED}")
+    kind, rest = _parts(spec)
     match kind:
         case "lexicon":
             return Lexicon.read(Path(rest), spec)
@@ -123,9 +119,33 @@ def scorer(spec: str, *, device: Any = "cpu", **options: Any) -> Scorer:
             return Judge(connect(rest, **options), spec)
     from posterhall.models import reward
 
-    if spec == rest and not Path(rest).exists() and ":" in rest:
-        raise DataError(f"the reward {spec!r} is of no kind that there is; give {ALLOWED}")
     return Learned(*reward.load(rest, device=device), spec)
+
+
+def files(spec: str) -> list[Path]:
+    """The files and directories of a reward, for a run's record."""
+    from posterhall.models import hub
+
+    kind, rest = _parts(spec)
+    match kind:
+        case "lexicon":
+            return [Path(rest)]
+        case "reward" | "classifier":
+            return [hub.locate(rest.partition("#")[0] if kind == "classifier" else rest)]
+    return []
+
+
+def _parts(spec: str) -> tuple[str, str]:
+    """Kind and rest of a reward's name."""
+    kind, colon, rest = spec.partition(":")
+    if colon and kind not in KINDS and not Path(spec).exists():
+        near = did_you_mean(kind, KINDS)
+        raise DataError(f"the reward {spec!r} is of no kind that there is; give {ALLOWED}.{near}")
+    if not colon or kind not in KINDS:
+        kind, rest = "reward", spec
+    if not rest:
+        raise DataError(f"the reward {spec!r} names nothing; give {ALLOWED}")
+    return kind, rest
 
 
 class Lexicon(Scorer):
@@ -157,9 +177,7 @@ class Lexicon(Scorer):
         except UnicodeDecodeError as error:
             raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert it first") from None
         found = _object(text, path) if path.suffix == ".json" else _entries(text, path)
-        lexicon = cls(found, name)
-        lexicon.files = (path,)
-        return lexicon
+        return cls(found, name)
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> NDArray[np.float64]:
         """See `Scorer.score`; prompts do not matter."""
@@ -225,10 +243,7 @@ class Learned(Scorer):
     """A reward model with its tokeniser."""
 
     def __init__(self, model: RewardModel, tokenizer: Tokenizer, name: str) -> None:
-        from posterhall.models import hub
-
         self.name, self.model, self.tokenizer = name, model, tokenizer
-        self.files = (hub.locate(name.removeprefix("reward:")),)
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> NDArray[np.float64]:
         """See `Scorer.score`."""
@@ -268,7 +283,7 @@ class Classifier(Scorer):
             raise DataError(
                 f"{directory}: transformers cannot read this as a classifier: {reason}"
             ) from error
-        self.name, self.files = name, (directory,)
+        self.name = name
         self._model, self._device = model.to(device).eval(), device
         labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
         if label and label not in labels:
@@ -321,15 +336,10 @@ def judge_request(prompt: str, answer: str) -> Request:
 
 
 class Judge(Scorer):
-    """A language model that gives 1 to 10.
-
-    Attributes:
-        unread: replies without a score so far.
-    """
+    """A language model that gives 1 to 10."""
 
     def __init__(self, lm: Connected, name: str) -> None:
         self.lm, self.name = lm, name
-        self.unread = 0
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> NDArray[np.float64]:
         """See `Scorer.score`; NaN where no score could be read."""
