@@ -8,7 +8,7 @@ import torch
 
 from posterhall.errors import DataError
 from posterhall.models import DecoderConfig
-from posterhall.models.mixers import Placement, _cauchy, discretize, hippo, s4
+from posterhall.models.mixers import Placement, _cauchy, _powers, discretize, hippo, s4
 
 
 def made(channels=3, state=16, seed=0, **options):
@@ -155,3 +155,16 @@ def test_poles_on_the_imaginary_axis_begin_a_little_left_of_it():
 def test_settings_that_do_not_serve_are_errors(settings, words):
     with pytest.raises(DataError, match=words):
         layer(**settings)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 13])
+def test_rows_times_powers_have_the_gradients_of_plain_products(count):
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.empty(2, 3, 4, dtype=torch.float64).normal_(generator=generator).requires_grad_()
+    matrices = (
+        torch.empty(2, 4, 4, dtype=torch.float64).normal_(generator=generator).mul_(0.5).requires_grad_()
+    )
+    torch.testing.assert_close(
+        _powers.after(rows, matrices, count), rows @ torch.matrix_power(matrices, count)
+    )
+    assert torch.autograd.gradcheck(lambda a, b: _powers.after(a, b, count), (rows, matrices))

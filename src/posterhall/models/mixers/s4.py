@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from posterhall.errors import DataError
 from posterhall.extras import nn, torch
-from posterhall.models.mixers import Placement, _cauchy, _fft, hippo, settings_of
+from posterhall.models.mixers import Placement, _cauchy, _fft, _powers, hippo, settings_of
 from posterhall.models.mixers.states import Rows
 from posterhall.models.mixers.time_invariant import (
     StateSpace,
@@ -94,9 +94,8 @@ class LowRank(System):
         z, p, b, c = self._parts()
         rank, outputs = len(p), len(c)
         # C (I - A_bar^L): what is left of the generating function after L terms.
-        powers = torch.linalg.matrix_power(self._dense(z, p), length)
-        rows = _as_real(c.conj())
-        c = c - _as_complex(torch.einsum("rhn,hnm->rhm", rows, powers)).conj()
+        rows = _as_real(c.conj()).transpose(0, 1)  # (H, outputs, N)
+        c = c - _as_complex(_powers.after(rows, self._dense(z, p), length).transpose(0, 1)).conj()
         left = torch.cat((c, p.conj()))  # (outputs + R, H, N / 2)
         right = torch.cat((b[None], p))  # (1 + R, H, N / 2)
         pairs = (left[:, None] * right[None]).flatten(0, 1).transpose(0, 1)  # (H, J, N / 2)
