@@ -51,3 +51,32 @@ def test_mistakes_are_told_in_a_line(posterhall, options, said, code):
     result = posterhall(*TINY, *options, code=code)
     assert said in result.err
     assert len(result.err.splitlines()) == 1
+
+
+def test_slices_print_perplexities_hits_gap_and_control(posterhall, tmp_path):
+    from posterhall.data.tokenizer import ByteTokenizer
+    from posterhall.models import Decoder, DecoderConfig, hub
+
+    text = tmp_path / "text.txt"
+    text.write_text("river=5502; lamp=1123; river=5502; stone=9; " * 3)
+    for seed in (0, 1):
+        config = DecoderConfig(
+            vocab_size=ByteTokenizer().vocab_size, dim=16, layers=1, heads=2, max_length=64
+        )
+        hub.save(Decoder(config, seed=seed).eval(), tmp_path / f"m{seed}", tokenizer=ByteTokenizer())
+    one, other = str(tmp_path / "m0"), str(tmp_path / "m1")
+    options = ("--context", "64", "--control", "5", "--threads", "1", "--quiet")
+    result = posterhall(
+        "eval", "slices", one, str(text), "--against", other, "--train", str(text), *options, code=0
+    )
+    lines = result.out.splitlines()
+    assert lines[0].split() == ["model", "perplexity", "of", "hits", "of", "others"]
+    assert lines[1].startswith(one)
+    assert lines[4].startswith("hits: ")
+    assert "of pairs seen at most 10 times in training" in lines[4]
+    assert lines[5].startswith("gap of ")
+    assert lines[6].startswith(f"control of {one}: 5 hits cost ")
+    said = json.loads(posterhall("eval", "slices", one, str(text), *options, "--json", code=0).out)
+    assert set(said) == {
+        "models", "gaps", "hits", "tokens", "contexts", "context", "train_tokens", "cap", "run",
+    }  # fmt: skip

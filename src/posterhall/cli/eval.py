@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from posterhall.cli import eval_arena, eval_judge, eval_planning, eval_recall
+from posterhall.cli import eval_arena, eval_judge, eval_planning, eval_recall, eval_slices
 from posterhall.cli.output import (
     ConfigFile,
     Json,
@@ -27,6 +27,7 @@ app.command("planning")(eval_planning.planning)
 app.command("arena")(eval_arena.arena)
 app.command("judge")(eval_judge.judge)
 app.command("recall")(eval_recall.recall)
+app.command("slices")(eval_slices.slices)
 
 
 @app.callback()
