@@ -16,7 +16,8 @@ from posterhall.claims.rows import Budget
 
 torch = pytest.importorskip("torch")
 
-from posterhall.claims.dpo import _lab, _training, _writing, overoptimisation  # noqa: E402
+from posterhall.claims.dpo import _lab, _training, _writing, overoptimisation, shift  # noqa: E402
+from posterhall.claims.dpo import frontier as of_frontier  # noqa: E402
 from posterhall.claims.dpo._lab import PROMPT, SAMPLES, Lab, Point, Preferences  # noqa: E402
 from posterhall.data.tokenizer import ByteTokenizer  # noqa: E402
 from posterhall.errors import DataError, PosterhallError  # noqa: E402
@@ -349,6 +350,8 @@ def test_claim_runs_at_a_tiny_size(id, monkeypatch):
     cls = CLAIMS[id]
     budget = cls.budget("smoke").replace(**{**SMALL, **TINY[id]})
     rows = list(cls().run(budget, 1))
+    for kept in (_lab.pretrained, of_frontier.dpo_points, shift.policies):
+        kept.cache_clear()  # what is computed again must be the same, not be remembered
     check_rows(cls, rows, list(cls().run(budget, 1)), 1, {"cpu_seconds"})
     assert all(np.isfinite(row[metric]).all() for row in rows for metric in row.metrics)
 

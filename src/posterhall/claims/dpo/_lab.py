@@ -12,6 +12,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -135,7 +136,7 @@ class Lab:
     def __init__(self, budget: Budget, seed: int) -> None:
         self.seed, self.length = seed, int(budget.length)
         self.language = Language.draw(seed)
-        self.reference = self._pretrained(int(budget.texts_steps))
+        self.reference = pretrained(seed, self.length, int(budget.texts_steps))
         self.answers = enumeration.answers(WORDS, self.length)
         drawn = self.language.texts(int(budget.tested), PROMPT, generator(seed, "dpo", "tested prompts"))
         self.set_prompts(drawn)
@@ -147,32 +148,6 @@ class Lab:
         self.score = self.language.score(prompts[:, -1:], self.answers[None])
         self.reward = reward(self.score)
         self.frontier = frontier.Frontier(self.logq, self.reward)
-
-    def _pretrained(self, steps: int) -> Decoder:
-        from posterhall.train import TrainSettings, fit, next_token
-
-        shape = DecoderConfig(
-            vocab_size=WORDS,
-            dim=32,
-            layers=1,
-            heads=2,
-            ffn_dim=128,
-            max_length=PROMPT + self.length,
-            rope_theta=100.0,
-            init_std=32**-0.5,
-        )
-        model = Decoder(shape, seed=derive(self.seed, "dpo", "weights"))
-        rng = generator(self.seed, "dpo", "texts")
-        texts = self.language.texts(256 * steps, PROMPT + self.length, rng)
-        fit(
-            model,
-            Rows(self.seed, ids=texts[:, :-1], labels=texts[:, 1:]),
-            objective=next_token,
-            settings=TrainSettings(
-                lr=1e-2, steps=steps, batch=256, warmup=0.05, weight_decay=0.0, keep="last", log_every=steps
-            ),
-        )
-        return model.eval()
 
     def policy(self) -> Decoder:
         """A copy of the reference, to be trained."""
@@ -238,6 +213,35 @@ class Lab:
             return rng.random(len(ahead)) >= chance
 
         return Preferences(texts, score, all_pairs(score, SAMPLES, turned))
+
+
+@lru_cache(maxsize=16)
+def pretrained(seed: int, length: int, steps: int) -> Decoder:
+    """The reference of a seed, which nobody changes: most claims have the same."""
+    from posterhall.train import TrainSettings, fit, next_token
+
+    shape = DecoderConfig(
+        vocab_size=WORDS,
+        dim=32,
+        layers=1,
+        heads=2,
+        ffn_dim=128,
+        max_length=PROMPT + length,
+        rope_theta=100.0,
+        init_std=32**-0.5,
+    )
+    model = Decoder(shape, seed=derive(seed, "dpo", "weights"))
+    rng = generator(seed, "dpo", "texts")
+    texts = Language.draw(seed).texts(256 * steps, PROMPT + length, rng)
+    fit(
+        model,
+        Rows(seed, ids=texts[:, :-1], labels=texts[:, 1:]),
+        objective=next_token,
+        settings=TrainSettings(
+            lr=1e-2, steps=steps, batch=256, warmup=0.05, weight_decay=0.0, keep="last", log_every=steps
+        ),
+    )
+    return model.eval()
 
 
 def sample(

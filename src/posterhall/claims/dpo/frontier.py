@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from posterhall.claims import Axis, Budget, Claim, Figure, Paired, Panel, Row, Strip, Threshold, claim
@@ -10,7 +11,7 @@ from posterhall.claims.dpo._draw import frontier_panels
 from posterhall.claims.dpo._language import Labels
 
 if TYPE_CHECKING:
-    from posterhall.claims.dpo._lab import Lab, Point, Preferences
+    from posterhall.claims.dpo._lab import Lab, Point
 
 BETAS = (0.05, 0.1, 1.0, 5.0)
 """DPO's, as in the paper (§6.1)."""
@@ -48,17 +49,18 @@ SCALES = {
 }
 
 
-def dpo_points(lab: Lab, preferences: Preferences, budget: Budget) -> list[Point]:
-    """Of DPO at all of BETAS, on the way and at the end."""
+@lru_cache(maxsize=32)
+def dpo_points(
+    budget: Budget, seed: int, *, purpose: str = "pairs", labels: Labels = "better"
+) -> tuple[Point, ...]:
+    """Of DPO at all of BETAS, on the way and at the end; kept, since several claims look at the same."""
+    from posterhall.claims.dpo._lab import Lab
     from posterhall.claims.dpo._training import on_preferences
 
-    return [
-        point
-        for beta in BETAS
-        for point in on_preferences(
-            lab, preferences, steps=budget.steps, points=budget.points, loss="dpo", beta=beta
-        ).points
-    ]
+    lab = Lab(budget, seed)
+    pairs = lab.preferences(budget.prompts, labels=labels, purpose=purpose)
+    how = {"steps": budget.steps, "points": budget.points, "loss": "dpo"}
+    return tuple(point for beta in BETAS for point in on_preferences(lab, pairs, beta=beta, **how).points)
 
 
 def points_row(arm: str, seed: int, points: Sequence[Point], **metrics: float) -> Row:
@@ -82,7 +84,7 @@ def frontier_row(lab: Lab, seed: int, most: float = 10.0) -> Row:
     return Row("frontier", seed, kls=kls, rewards=[lab.frontier.bound(float(kl)) for kl in kls])
 
 
-def _compared(lab: Lab, seed: int, methods: dict[str, list[Point]]) -> Iterator[Row]:
+def _compared(lab: Lab, seed: int, methods: Mapping[str, Sequence[Point]]) -> Iterator[Row]:
     """Rows with the reward that each method has at equal KL."""
     from posterhall.claims.dpo._lab import common_range, envelope
 
@@ -128,10 +130,8 @@ class DpoDominatesPpo(Claim):
             lab,
             seed,
             {
-                "DPO": dpo_points(lab, lab.preferences(budget.prompts), budget),
-                "DPO, other pairs": dpo_points(
-                    lab, lab.preferences(budget.prompts, purpose="other pairs"), budget
-                ),
+                "DPO": dpo_points(budget, seed),
+                "DPO, other pairs": dpo_points(budget, seed, purpose="other pairs"),
                 "PPO-GT": ppo,
             },
         )
@@ -169,7 +169,7 @@ class DpoNearTheFrontier(Claim):
 
         lab = Lab(budget, seed)
         for arm, labels in LABELLED:
-            points = dpo_points(lab, lab.preferences(budget.prompts, labels=labels), budget)
+            points = dpo_points(budget, seed, labels=labels)
             ends = points[budget.points - 1 :: budget.points]
             yield points_row(arm, seed, ends, gap=max(p.gap for p in ends))
         yield frontier_row(lab, seed)
@@ -215,10 +215,8 @@ class DpoAboveLikelihoodTraining(Claim):
             for point in on_preferences(lab, pairs, loss="unlikelihood", alpha=alpha, **how).points
         ]
         methods = {
-            "DPO": dpo_points(lab, pairs, budget),
-            "DPO, other pairs": dpo_points(
-                lab, lab.preferences(budget.prompts, purpose="other pairs"), budget
-            ),
+            "DPO": dpo_points(budget, seed),
+            "DPO, other pairs": dpo_points(budget, seed, purpose="other pairs"),
             "Preferred-FT and Unlikelihood": [*preferred, *unlikely],
         }
         yield from _compared(lab, seed, methods)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from posterhall.claims import Axis, Budget, Claim, Equivalent, Figure, Line, Panel, Row, Strip, claim
@@ -10,7 +11,6 @@ from posterhall.claims.dpo.costs import BETA
 from posterhall.claims.dpo.frontier import LABORATORY
 
 if TYPE_CHECKING:
-    from posterhall.claims.dpo._lab import Lab
     from posterhall.models import Decoder
 
 TEMPERATURES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -37,11 +37,15 @@ _SCALES = {
 }
 
 
-def _policies(lab: Lab, budget: Budget) -> dict[str, Decoder]:
-    """Of DPO, and of PPO on a learned reward at the price at which the best policy has DPO's KL."""
+@lru_cache(maxsize=16)
+def policies(budget: Budget, seed: int) -> Mapping[str, Decoder]:
+    """Of DPO, and of PPO on a learned reward at the price at which the best policy has DPO's KL; kept, since
+    both claims have the same."""
+    from posterhall.claims.dpo._lab import Lab
     from posterhall.claims.dpo._training import on_preferences, on_reward, reward_model
     from posterhall.metrics.frontier import Frontier
 
+    lab = Lab(budget, seed)
     pairs = lab.preferences(budget.prompts)
     how = {"steps": budget.steps, "points": 1, "loss": "dpo", "beta": BETA}
     dpo = on_preferences(lab, pairs, **how)
@@ -73,7 +77,7 @@ class TemperatureCostsBothTheSame(Claim):
         from posterhall.claims.dpo._lab import Lab
 
         lab = Lab(budget, seed)
-        for arm, model in _policies(lab, budget).items():
+        for arm, model in policies(budget, seed).items():
             wins = [lab.win_rate(model, temperature=each) for each in TEMPERATURES]
             point = lab.point(model)
             yield Row(arm, seed, variation=max(wins) - min(wins), wins=wins, kl=point.kl, reward=point.reward)
@@ -114,11 +118,11 @@ class ShiftedPromptsCostBothTheSame(Claim):
         from posterhall.seeds import generator
 
         lab = Lab(budget, seed)
-        policies = _policies(lab, budget)
-        known = {arm: lab.win_rate(model) for arm, model in policies.items()}
+        trained = policies(budget, seed)
+        known = {arm: lab.win_rate(model) for arm, model in trained.items()}
         other = lab.language.with_other_chain(seed)
         lab.set_prompts(other.texts(budget.tested, PROMPT, generator(seed, "dpo", "shifted prompts")))
-        for arm, model in policies.items():
+        for arm, model in trained.items():
             point = lab.point(model)
             yield Row(
                 arm,
