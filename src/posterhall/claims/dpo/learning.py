@@ -189,7 +189,8 @@ class ImplicitRewardIsTheReward(Claim):
 
     The reward is the score here (what goes through the sigmoid elsewhere), beta is 1, and the deviation is
     the root mean square over the reference's answers, as a share of the score's standard deviation over them:
-    1 for an implicit reward that says nothing.
+    1 for an implicit reward that says nothing. The laptop scale had twice as many steps when it was first run,
+    and was halved for its time alone.
     """
 
     kind = Threshold(metric="deviation", arm="drawn preferences", at_most=0.25)
@@ -201,7 +202,7 @@ class ImplicitRewardIsTheReward(Claim):
     scales = {
         "smoke": Budget(length=4, tested=2, texts_steps=100, prompts=1000, steps=100, batches=2, seconds=6.0),
         "laptop": Budget(
-            length=5, tested=3, texts_steps=300, prompts=6000, steps=300, batches=4, seconds=35.0
+            length=5, tested=3, texts_steps=300, prompts=6000, steps=150, batches=4, seconds=18.0
         ),
         "full": Budget(
             length=6,

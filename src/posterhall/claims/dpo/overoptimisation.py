@@ -17,7 +17,7 @@ _SCALES = {
         length=4, tested=3, texts_steps=100, prompts=64, steps=60, points=4, rollouts=40, seconds=5.0
     ),
     "laptop": Budget(
-        length=5, tested=3, texts_steps=300, prompts=64, steps=200, points=8, rollouts=120, seconds=15.0
+        length=5, tested=3, texts_steps=300, prompts=64, steps=200, points=8, rollouts=80, seconds=15.0
     ),
     "full": Budget(
         length=6,
@@ -70,7 +70,8 @@ class PpoOveroptimises(Claim):
     """PPO on a learned reward without a tie to the reference, pushed on, loses at least 0.02 of the expected
     true reward that it had on its way, while the learned reward has risen.
 
-    A path whose learned reward has not risen since its best point counts as having lost nothing.
+    A path whose learned reward has not risen since its best point counts as having lost nothing. The laptop
+    scale had 120 rollouts when it was first run; 80 were kept, for their time alone.
     """
 
     kind = Threshold(metric="lost", arm="learned reward", at_least=0.02)
