@@ -9,7 +9,6 @@ from posterhall import seeds
 from posterhall.adapters.dropout import again, passing
 from posterhall.errors import DataError
 from posterhall.extras import functional, nn, torch
-from posterhall.models import _llama
 from posterhall.models.cache import Cache
 from posterhall.models.config import DecoderConfig
 from posterhall.models.layers import FeedForward, RMSNorm
@@ -171,8 +170,10 @@ class Decoder(nn.Module):
         return result
 
     def projections(self) -> dict[str, tuple[tuple[str, int], ...]]:
-        """What checkpoints call the linear layers that they call otherwise; see `_llama.projections`."""
-        return _llama.projections(self.config)
+        """What checkpoints call the linear layers that they call otherwise; see `_layouts.projections`."""
+        from posterhall.models import _layouts
+
+        return _layouts.projections(self)
 
     def head_weight(self) -> torch.Tensor:
         """(V, D): a hidden state's logits are its products with the rows."""
@@ -263,9 +264,8 @@ class Decoder(nn.Module):
             )
         if cache is not None and cache.batch != batch:
             raise DataError(f"ids have {batch} rows, the cache {cache.batch}")
-        if valid is not None:
-            if len(valid) != batch or not all(0 <= each <= tokens for each in valid):
-                raise DataError(f"valid is {list(valid)}; give {batch} numbers from 0 to {tokens}")
+        if valid is not None and (len(valid) != batch or not all(0 <= each <= tokens for each in valid)):
+            raise DataError(f"valid is {list(valid)}; give {batch} numbers from 0 to {tokens}")
         if cache is not None:
             cache.room([tokens] * batch if valid is None else valid)
         return batch, tokens

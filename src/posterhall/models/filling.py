@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from posterhall.adapters.placing import replace
 from posterhall.errors import DataError
 from posterhall.extras import torch
-from posterhall.models import _llama, quantized
+from posterhall.models import _layouts, quantized
+from posterhall.models._llama import HEAD
+from posterhall.models.mixers.time_invariant import FullPrecision
 from posterhall.models.quantized import Quantization
 from posterhall.quantize import blockwise
 from posterhall.quantize.blockwise import Quantized
@@ -30,15 +32,22 @@ class Filling:
 
     def __init__(self, model: Decoder, names: Iterable[str], how: Quantization | None) -> None:
         self._model, self._how = model, how
-        self._needed = {piece.name: piece for piece in _llama.pieces(model.config)}
+        self._needed = {piece.name: piece for piece in _layouts.pieces(model)}
         self._left = dict(self._needed)
         self._kinds: set[Any] = set()
-        self._parameters = dict(model.named_parameters())
+        self._parameters = model.state_dict(keep_vars=True)
         self._reading = quantized.Reading(names)
         self._quantised: dict[str, Quantized] = {}
-        layers = _llama.projections(model.config)
+        layers = self._layers = _layouts.projections(model)
         self._linear = {f"{name}.weight" for parts in layers.values() for name, _ in parts}
+        self._kept = {
+            piece.name
+            for piece in self._needed.values()
+            if isinstance(model.get_submodule(piece.parameter.rpartition(".")[0]), FullPrecision)
+        }
         if how is not None:
+            if not self._linear:
+                raise DataError("of this architecture no linear layers are known that could be quantised")
             quantized.check_skip(how, (name.removesuffix(".weight") for name in self._linear))
 
     def take(self, name: str, tensor: Any, file: Path) -> None:
@@ -53,7 +62,7 @@ class Filling:
             self._reading.take(name, tensor)
             return
         if name not in self._needed:
-            raise DataError(f"{file}: tensor {name} is none of a Llama without biases")
+            raise DataError(f"{file}: tensor {name} is none of the model that config.json describes")
         piece, how = self._left.pop(name, self._needed[name]), self._how
         place = self._parameters[piece.parameter].detach()[slice(*piece.rows)]
         if place.shape != tensor.shape:
@@ -65,7 +74,9 @@ class Filling:
                 f"{file}: {name} is {tensor.dtype}; only floating-point weights and bitsandbytes' are read"
             )
         if how is None or name not in self._linear or how.skips(name.removesuffix(".weight")):
-            self._kinds.add(tensor.dtype)
+            # What a model keeps in float32 says nothing of the others.
+            if name not in self._kept or tensor.dtype != torch.float32:
+                self._kinds.add(tensor.dtype)
             place.copy_(tensor)
             return
         try:
@@ -92,7 +103,7 @@ class Filling:
                 f"{directory}: {len(self._left)} tensors of {len(self._needed)} are missing, first "
                 f"{next(iter(self._left))}; the config describes another model, or a file is missing"
             )
-        for path, parts in _llama.projections(self._model.config).items():
+        for path, parts in self._layers.items():
             named = [f"{name}.weight" for name, _ in parts]
             whole = [self._quantised[name] for name in named if name in self._quantised]
             if not whole:
@@ -110,15 +121,18 @@ class Filling:
                     )
             layer = self._model.get_submodule(path)
             replace(self._model, path, QuantizedLinear.like(layer, whole))
+        for layer in self._model.modules():
+            if isinstance(layer, FullPrecision):  # they look at what they load: whether it is stable
+                layer.load_state_dict(layer.state_dict())
         return self._model
 
     def _limit(self, name: str) -> int:
         if name not in self._linear:
-            raise DataError(f"{name} is quantised; only linear layers of a Llama without biases are so")
+            raise DataError(f"{name} is quantised; only linear layers are so")
         piece = self._needed[name]
         return (piece.rows[1] - piece.rows[0]) * int(self._parameters[piece.parameter].shape[1])
 
 
 def _is_redundant(name: str, *, tied: bool) -> bool:
     """Tensors that some files hold beside the weights: a tied head, rotary frequencies."""
-    return name.endswith("rotary_emb.inv_freq") or (name == _llama.HEAD and tied)
+    return name.endswith("rotary_emb.inv_freq") or (name == HEAD and tied)

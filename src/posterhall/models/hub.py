@@ -19,7 +19,7 @@ from posterhall.adapters.saving import CONFIG as ADAPTER
 from posterhall.data import tensor_files
 from posterhall.errors import DataError, MissingExtra
 from posterhall.extras import require, torch
-from posterhall.models import _layouts, quantized
+from posterhall.models import _layouts, _llama, quantized
 from posterhall.models.quantized import Quantization
 from posterhall.quantize import state
 from posterhall.runs import is_run
@@ -58,8 +58,7 @@ def save(
     more_tensors: Mapping[str, Any] | None = None,
     more_config: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a model: as a Llama, Mamba or Mamba-2 checkpoint if it is one, which transformers reads, else under
-    its own names.
+    """Write a model: as a Llama, Mamba or Mamba-2 if it is one, for transformers, else under its own names.
 
     Everything is written beside `directory` first. A new directory then appears whole; in one that is
     there already, files are replaced one by one, the weights first, and others are left alone.
@@ -137,7 +136,8 @@ def load(
     quantize: str | Quantization | None = None,
     ignore: Collection[str] = (),
 ) -> Decoder:
-    """Read a Llama, Mamba or Mamba-2 checkpoint or one of another decoder of ours, also one whose linear layers are quantised (`posterhall model quantize`).
+    """Read a Llama's, Mamba's or Mamba-2's checkpoint, or another decoder's that `save` has written; also one
+    whose linear layers are quantised (`posterhall model quantize`).
 
     Args:
         path: a directory with config.json and safetensors; a run whose artifacts hold one; or an id on the

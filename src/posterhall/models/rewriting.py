@@ -14,7 +14,7 @@ from posterhall.adapters import placing
 from posterhall.adapters.lora import features
 from posterhall.errors import DataError
 from posterhall.extras import require
-from posterhall.models import _llama, foreign_files, hub
+from posterhall.models import _layouts, _llama, foreign_files, hub
 from posterhall.progress import Progress
 from posterhall.quantize.linear import is_transposed
 from posterhall.runs.files import write_atomic
@@ -68,7 +68,10 @@ def layout(directory: Path) -> Layout:
     names = set(hub.tensor_names(directory))
     try:
         config = hub.read_config(directory)
+        plain = _layouts.is_llama(config)
     except DataError:
+        plain = False
+    if not plain:
         return _of_another(directory, names)
     linear = {}
     for parts in _llama.projections(config).values():
