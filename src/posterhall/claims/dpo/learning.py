@@ -189,8 +189,8 @@ class ImplicitRewardIsTheReward(Claim):
 
     The reward is the score here (what goes through the sigmoid elsewhere), beta is 1, and the deviation is
     the root mean square over the reference's answers, as a share of the score's standard deviation over them:
-    1 for an implicit reward that says nothing. The laptop scale had twice as many steps when it was first run,
-    and was halved for its time alone.
+    1 for an implicit reward that says nothing. The laptop scale had twice as many steps when it was first
+    run, and was halved for its time alone.
     """
 
     kind = Threshold(metric="deviation", arm="drawn preferences", at_most=0.25)
