@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from posterhall.cli import data_dedup, data_filter, data_mix
+from posterhall.cli import data_dedup, data_filter, data_mix, data_pairs
 from posterhall.cli.output import Json, Quiet, Threads, emit_json, emit_table
 from posterhall.errors import DataError, UsageError
 
@@ -24,6 +24,7 @@ app.command("dedup")(data_dedup.dedup)
 app.command("filter")(data_filter.filter)
 app.command("scores")(data_filter.scores)
 app.command("mix")(data_mix.mix)
+app.command("pairs")(data_pairs.pairs)
 
 Texts = Annotated[
     list[Path] | None,

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from posterhall.data.tokenizer import Tokenizer
 from posterhall.errors import DataError, did_you_mean
 from posterhall.extras import require, torch
+from posterhall.lm.mapping import MapSettings
 from posterhall.lm.parsing import integer
-from posterhall.lm.protocol import Message, Request
 from posterhall.seeds import derive
 
 if TYPE_CHECKING:
@@ -319,7 +319,11 @@ _ENDING = (
 )
 
 
-def judge_request(prompt: str, answer: str) -> Request:
+JUDGING = MapSettings(prompt="{ask}", form="chat", max_tokens=256, temperature=0.0, uid_field="uid")
+"""How a judge is asked what `judge_text` says."""
+
+
+def judge_text(prompt: str, answer: str) -> str:
     """What a model is asked that judges one answer."""
     attempt = 0
     while (mark := f"m{derive(attempt, 'score', prompt, answer):016x}") in prompt + answer:
@@ -328,11 +332,13 @@ def judge_request(prompt: str, answer: str) -> Request:
         f"<{mark} {name}>\n{text}\n</{mark} {name}>"
         for name, text in (("prompt", prompt), ("answer", answer))
     )
-    return Request(
-        (Message("system", _TASK.format(mark=mark)), Message("user", f"{shown}\n\n{_ENDING}")),
-        max_tokens=256,
-        temperature=0.0,
-    )
+    return f"{_TASK.format(mark=mark)}\n\n{shown}\n\n{_ENDING}"
+
+
+def judge_score(reply: str) -> float:
+    """The score in a judge's reply; NaN if there is none."""
+    value = integer(reply, LOWEST, HIGHEST).value
+    return math.nan if value is None else float(value)
 
 
 class Judge(Scorer):
@@ -343,10 +349,10 @@ class Judge(Scorer):
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> NDArray[np.float64]:
         """See `Scorer.score`; NaN where no score could be read."""
-        asked = [judge_request(*each) for each in zip(prompts, answers, strict=True)]
-        found = [integer(sample.text, LOWEST, HIGHEST).value for [sample] in self.lm.generate(asked)]
-        self.unread += sum(each is None for each in found)
-        return np.array([math.nan if each is None else float(each) for each in found])
+        asked = [JUDGING.request(judge_text(*each)) for each in zip(prompts, answers, strict=True)]
+        found = np.array([judge_score(sample.text) for [sample] in self.lm.generate(asked)])
+        self.unread += int(np.isnan(found).sum())
+        return found
 
     def close(self) -> None:
         """Close the model."""
