@@ -116,6 +116,21 @@ def generate(
     lookahead: Annotated[
         int | None, typer.Option("--lookahead", min=1, help="Most tokens drafted before they are judged [4].")
     ] = None,
+    best_of: Annotated[
+        int | None, typer.Option("--best-of", min=2, help="Draw so many, and print the best by --reward.")
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            "--reward",
+            metavar="REWARD",
+            help="A reward model's directory or run, lexicon:FILE, length:WORDS, classifier:DIR or "
+            "judge:MODEL.",
+        ),
+    ] = None,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="With --best-of: all rewards, and what fewer draws would give.")
+    ] = False,
     seed: Seed = None,
     threads: Threads = None,
     json: Json = False,
@@ -127,6 +142,12 @@ def generate(
         raise UsageError("--stop is empty; give the text that ends a continuation")
     if lookahead is not None and draft is None:
         raise UsageError("--lookahead is for drafts; give --draft MODEL too")
+    if (best_of is None) != (reward is None) or (scores and best_of is None):
+        raise UsageError("--best-of N, --reward and --scores go together; give --best-of 16 --reward REWARD")
+    if best_of is not None and (samples > 1 or temperature == 0):
+        raise UsageError(
+            "--best-of prints one of its draws, which must differ: no --samples, no temperature 0"
+        )
     if prompt is None:
         prompt = _read(prompt_file)
 
@@ -171,7 +192,7 @@ def generate(
     began = time.perf_counter()
     found = continue_prompts(
         decoder,
-        [ids] * samples,
+        [ids] * (best_of or samples),
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_k=top_k,
@@ -185,6 +206,7 @@ def generate(
     )
     took = time.perf_counter() - began
     texts = [_before(tokenizer.decode(each.ids), ends) for each in found]
+    judged = None if reward is None else _judged(reward, prompt, texts, place)
     if json:
         emit_json(
             {
@@ -210,14 +232,46 @@ def generate(
                     "accepted": counts.accepted,
                     "acceptance": counts.acceptance,
                 },
+                "best_of": judged,
             }
         )
         return
+    if judged is not None:
+        if scores:
+            _show_scores(judged)
+        texts = [texts[judged["best"]]]
     for number, text in enumerate(texts, 1):
         if samples > 1:
             print(f"--- {number}")
         for line in text.split("\n"):  # a line's tabs and controls must not steer the terminal
             print(printable(line.replace("\t", "    ")))
+
+
+def _judged(reward: str, prompt: str, texts: Sequence[str], device: Any) -> dict[str, Any]:
+    """Which of several continuations is the best, and what their rewards tell."""
+    from posterhall.models import best_of
+    from posterhall.train.scorers import scorer
+
+    with scorer(reward, device=device) as scored:
+        rewards = scored.score([prompt] * len(texts), texts)
+    return {
+        "reward": reward,
+        "rewards": rewards,
+        "best": best_of.best(rewards),
+        "expected_best": best_of.expected_best(rewards),
+        "kl_bound": best_of.kl_bound(len(texts)),
+    }
+
+
+def _show_scores(judged: dict[str, Any]) -> None:
+    """On stderr: each draw's reward, and the expected best of as many draws."""
+    rows = [
+        (number, f"{reward:.4g}", f"{expected:.4g}", "best" if number - 1 == judged["best"] else "")
+        for number, (reward, expected) in enumerate(
+            zip(judged["rewards"], judged["expected_best"], strict=True), 1
+        )
+    ]
+    emit_table(rows, header=("n", "reward", "best of n", ""), right=(0, 1, 2), stream=sys.stderr)
 
 
 _SHAPE = ("vocab_size", "dim", "layers", "heads", "kv_heads", "ffn_dim", "context", "rope_theta", "tied")
