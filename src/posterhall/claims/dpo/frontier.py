@@ -23,7 +23,7 @@ LABELLED: tuple[tuple[str, Labels], ...] = (("DPO", "better"), ("DPO, labels at 
 """Arms of DPO that differ in their labels."""
 
 LABORATORY = (
-    "a language of ten words, answers of five to prompts of two and a decoder of 13,000 parameters, all "
+    "a language of ten words, answers of five to prompts of two and a decoder of 17,000 parameters, all "
     "answers enumerated, against GPT-2-large on film reviews; the true reward is a sum of valences with "
     "negation through a sigmoid, preferences follow it without error; AdamW at rates tuned for each kind "
     "of method"
