@@ -66,8 +66,8 @@ def write_config(
     others = sorted(set(config.mixers) - MIXERS.keys())
     if others:
         raise DataError(
-            f"cannot save a decoder with the mixers {', '.join(others)}: who reads it does not know them; save "
-            "its state_dict() yourself"
+            f"cannot save a decoder with the mixers {', '.join(others)}: who reads it does not know "
+            "them; save its state_dict() yourself"
         )
     if is_llama(config):
         return _llama.write_config(config, dtype=dtype, bos=bos, eos=eos, pad=pad)

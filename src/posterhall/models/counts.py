@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from posterhall.errors import DataError
 from posterhall.models.config import DecoderConfig
+from posterhall.models.mixers import factory
 
 
 @dataclass(frozen=True)
@@ -15,39 +16,45 @@ class Parameters:
     embedding: int
     """The token embedding, V D."""
     attention: int
-    """Projections of queries, keys, values and outputs."""
+    """Projections of queries, keys, values and outputs, of the layers that mix by attention."""
+    mixers: int
+    """Of the layers that mix otherwise, everything in their mixers."""
     feed_forward: int
     """Gate, up and down projections."""
     norms: int
     """Gains, two a layer and the last one."""
+    positions: int
+    """Learned vectors of the positions, if there are any."""
     head: int
     """An untied head's matrix, V D; 0 if it is the embedding."""
 
     @property
     def total(self) -> int:
         """All, a tied matrix once."""
-        return self.embedding + self.attention + self.feed_forward + self.norms + self.head
+        return self.embedding + self.non_embedding + self.head
 
     @property
     def non_embedding(self) -> int:
         """Without embedding and head: the N of Kaplan et al. 2020."""
-        return self.attention + self.feed_forward + self.norms
+        return self.attention + self.mixers + self.feed_forward + self.norms + self.positions
 
 
 def parameters_count(config: DecoderConfig) -> Parameters:
     """Parameters of a decoder of this shape.
 
     Raises:
-        DataError: if it has a mixer other than attention, whose size only its maker knows.
+        DataError: if it has a mixer that is none of `posterhall.models.mixers.MIXERS`.
     """
-    _only_attention(config)
+    attending = config.layer_mixers.count("attention")
     dim = config.dim
     keys = config.key_value_heads * config.head_dim
     return Parameters(
         embedding=config.vocab_size * dim,
-        attention=config.layers * (2 * dim * dim + 2 * dim * keys),
+        attention=attending * (2 * dim * dim + 2 * dim * keys),
+        mixers=sum(_mixer_size(config, name) for name in config.layer_mixers if name != "attention"),
         feed_forward=config.layers * 3 * dim * config.feed_forward_dim,
         norms=((2 if config.feed_forward_dim else 1) * config.layers + 1) * dim,
+        positions=config.max_length * dim if config.positions == "learned" else 0,
         head=0 if config.tie_embeddings else config.vocab_size * dim,
     )
 
@@ -57,7 +64,8 @@ def flops_per_token(config: DecoderConfig, context: int) -> float:
 
     A parameter of a matrix product costs 2 forward and 4 backward; the head's product counts (tied or
     not), looking up an embedding does not. Attention costs 12 D (context + 1) / 2 a layer: a token sees
-    half the context on average. Hoffmann et al. 2022 (app. F) count the full square. The usual
+    half the context on average. Other mixers count as their parameters do, without their recurrence or
+    convolution. Hoffmann et al. 2022 (app. F) count the full square. The usual
     `6 N D` is `6 * parameters_count(config).total` a token.
 
     Args:
@@ -70,11 +78,11 @@ def flops_per_token(config: DecoderConfig, context: int) -> float:
     if context < 1:
         raise DataError(f"context is {context}; it must be at least 1 token")
     parts = parameters_count(config)
-    products = parts.attention + parts.feed_forward + config.vocab_size * config.dim
-    return 6.0 * products + config.layers * 12.0 * config.dim * (context + 1) / 2
+    products = parts.attention + parts.mixers + parts.feed_forward + config.vocab_size * config.dim
+    attending = config.layer_mixers.count("attention")
+    return 6.0 * products + attending * 12.0 * config.dim * (context + 1) / 2
 
 
-def _only_attention(config: DecoderConfig) -> None:
-    others = sorted({name for name in config.mixers if name != "attention"})
-    if others:
-        raise DataError(f"cannot count a decoder with the mixers {', '.join(others)}; only attention")
+def _mixer_size(config: DecoderConfig, name: str) -> int:
+    mixer = factory(name)(config, 0)
+    return sum(parameter.numel() for parameter in mixer.parameters())

@@ -190,10 +190,11 @@ class Decoder(nn.Module):
 
     @property
     def token_bytes(self) -> int:
-        """Of the keys and values of a token, in all layers."""
+        """What a token takes up in the states that grow, of all layers; at least 1."""
         config = self.config
-        numbers = 2 * config.layers * config.key_value_heads * config.head_dim
-        return numbers * self.embedding.element_size()
+        growing = sum(self._mixer(layer).growth == "linear" for layer in range(config.layers))
+        numbers = 2 * growing * config.key_value_heads * config.head_dim
+        return max(1, numbers * self.embedding.element_size())
 
     def forward(
         self,
