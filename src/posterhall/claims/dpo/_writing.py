@@ -18,6 +18,7 @@ from posterhall.data.tokenizer import ByteTokenizer, Tokenizer
 from posterhall.errors import DataError
 from posterhall.metrics import frontier
 from posterhall.models import Decoder, DecoderConfig
+from posterhall.models.best_of import kl_bound
 from posterhall.models.generate import generate
 from posterhall.seeds import derive, generator
 from posterhall.train.dpo import PreferenceObjective
@@ -239,13 +240,10 @@ class Writing:
 
 
 def best_of(drawn: Draws, n: int) -> tuple[float, float]:
-    """KL and expected reward of the best of n answers, from more of them.
-
-    The KL is log n - (n - 1) / n, of rewards without ties (Beirami et al. 2024); with ties it is less.
-    """
+    """KL and expected reward of the best of n answers, from more of them; the KL is that without ties."""
     groups = drawn.rewards.reshape(len(drawn.tokens.prompts), -1)
     kept = groups[:, : groups.shape[1] // n * n].reshape(len(groups), -1, n)
-    return float(np.log(n) - (n - 1) / n), float(kept.max(2).mean())
+    return kl_bound(n), float(kept.max(2).mean())
 
 
 def envelope(reference: float, places: list[tuple[float, float]]) -> Callable[[list[float]], list[float]]:
