@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from posterhall.errors import DataError
-from posterhall.report.emergence_plot import COLOURS, checked_ending
+from posterhall.report.emergence_plot import _SETTINGS, COLOURS, checked_ending
 from posterhall.runs import atomic_file
 
 if TYPE_CHECKING:
@@ -16,16 +16,6 @@ if TYPE_CHECKING:
 
 MOST_SIZES = 8
 _GREY = "#8a8a8a"
-_SETTINGS: Any = {
-    "svg.fonttype": "none",  # text stays text: searchable, and readable to a screen reader
-    "svg.hashsalt": "posterhall",  # equal data give equal files
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.edgecolor": "#bbbbbb",
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 
 
 def draw(result: Mapping[str, Any], path: Path) -> int:

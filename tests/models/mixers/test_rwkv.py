@@ -76,6 +76,24 @@ def test_padding_leaves_no_trace_in_the_sums():
         assert torch.equal(sums[1], before[1])
 
 
+def test_packed_documents_have_the_gradients_of_documents_apart():
+    torch.set_num_threads(1)
+    config = DecoderConfig(vocab_size=2, dim=16, heads=1, init_std=0.3)
+    x = torch.randn(1, 20, 16, generator=torch.Generator().manual_seed(1))
+    segments = torch.tensor([[0] * 7 + [1] * 9 + [2] * 4])
+    slopes = []
+    for packed in (True, False):
+        mixer = rwkv.make(config, 0)
+        mixer.initialise(torch.Generator().manual_seed(0))
+        cuts = [(0, 20)] if packed else [(0, 7), (7, 16), (16, 20)]
+        for a, b in cuts:
+            place = Placement(batch=1, tokens=b - a, device=x.device, segments=segments if packed else None)
+            mixer(x[:, a:b], place).square().sum().backward()
+        slopes.append([parameter.grad for parameter in mixer.parameters()])
+    for one, other in zip(*slopes, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
 def test_it_begins_as_published():
     config = DecoderConfig(vocab_size=2, dim=8, layers=3, heads=1, positions="none")
     for number in range(3):

@@ -55,7 +55,7 @@ def backward(
     decay: Any, bonus: Any, keys: Any, values: Any, grad: Any,
     to_decay: Any, to_bonus: Any, to_keys: Any, to_values: Any,
 ) -> None:  # fmt: skip
-    """Gradients of `forward` from nothing, with all tokens real.
+    """Gradients of `forward` from nothing; padding, which comes last, has to have a gradient of 0 in `grad`.
 
     Args:
         grad: (B, T, D), of out.

@@ -141,15 +141,14 @@ def wkv(
         (B, T, D), and the sums after the tokens.
     """
     decay, bonus, keys, values = (each.to(working(keys.dtype)) for each in (decay, bonus, keys, values))
+    fresh = sums is None
     if sums is None:
         sums = keys.new_zeros((len(keys), 3, keys.shape[2]))
         sums[:, 2] = -_NEVER
-        fresh = True
-    else:
-        fresh = False
     plain = _is_plain(decay, bonus, keys, values, sums) and _is_fused(decay, bonus, keys, values, sums)
     wants = torch.is_grad_enabled() and any(each.requires_grad for each in (decay, bonus, keys, values))
-    if plain and (not wants or (fresh and valid is None)):
+    # The backward pass goes over padding too: it comes last, and nobody reads what would come of it.
+    if plain and (fresh or not wants):
         return cast("tuple[torch.Tensor, torch.Tensor]", _Wkv.apply(decay, bonus, keys, values, sums, valid))  # type: ignore[no-untyped-call]
     a, b, p = sums.to(keys.dtype).unbind(1)
     mixed = []
