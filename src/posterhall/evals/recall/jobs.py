@@ -65,11 +65,12 @@ def evaluate(
 
 
 def _check(settings: RecallSettings, grid: list[Cell]) -> None:
-    """Make one model of each arm and size, so that a mistake shows before an hour of training."""
-    from posterhall.evals.recall.training import build
+    """Take a step with each arm at each size: a mistake shows before an hour of training, and what is loaded
+    and compiled only once is not counted among the first model's seconds."""
+    from posterhall.evals.recall.training import rehearse
 
     for kind in {(cell.mixer, cell.length, cell.pairs, cell.width): cell for cell in grid}.values():
-        build(kind, settings, settings.made(kind.length, kind.pairs))
+        rehearse(kind, settings)
 
 
 def _work(settings: RecallSettings, grid: list[Cell], run: Run | None, quiet: bool) -> list[dict[str, Any]]:

@@ -98,6 +98,18 @@ def train(
     }
 
 
+def rehearse(cell: Cell, settings: RecallSettings) -> None:
+    """Take one step with a cell's model, and forget it.
+
+    Raises:
+        DataError: for a mixer or a setting that does not exist, or a size that does not suit it.
+    """
+    task = settings.made(cell.length, cell.pairs)
+    rows = Rows(task, seed=cell.seed, split="rehearsal")
+    once = TrainSettings(lr=1e-6, batch=2, steps=1, dtype="float32")
+    fit(build(cell, settings, task), rows, objective=next_token, settings=once)
+
+
 def build(cell: Cell, settings: RecallSettings, task: Task) -> Decoder:
     """The model of a cell, as it begins.
 
