@@ -67,6 +67,12 @@ PAPERS: dict[str, Paper] = {
         "NeurIPS 2023",
         "posterhall.claims.cogeval",
     ),
+    "qlora": Paper(
+        "QLoRA: Efficient Finetuning of Quantized LLMs",
+        "Dettmers, Pagnoni, Holtzman & Zettlemoyer",
+        "NeurIPS 2023",
+        "posterhall.claims.qlora",
+    ),
     "dpo": Paper(
         "Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
         "Rafailov, Sharma, Mitchell, Ermon, Manning & Finn",

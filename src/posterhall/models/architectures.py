@@ -5,7 +5,8 @@
 
 Sizes of LLaMA are those of Touvron et al. 2023a (table 2) and 2023b (Llama 2, §2.2), of GPT-2 those of
 Radford et al. 2019 (table 2), of Pythia those of Biderman et al. 2023 (table 1), and of OPT those of
-Zhang et al. 2022 (table 1); the rest (vocabularies, widths of feed-forward layers) is that of the released config.json files.
+Zhang et al. 2022 (table 1); the rest (vocabularies, widths of feed-forward layers) is that of the released
+config.json files.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def counted(*tensors: Any) -> Iterator[Held]:
 
     held = Held()
 
-    class Counting(TorchDispatchMode):
+    class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             found = func(*args, **(kwargs or {}))
             for each in tree_leaves(found):
@@ -59,11 +59,11 @@ def counted(*tensors: Any) -> Iterator[Held]:
 
     for each in tensors:
         held.add(each)
-    with Counting():
+    with Counting():  # type: ignore[no-untyped-call]
         yield held
 
 
-def trained(shape: dict[str, int], method: Method, settings: PlanSettings, *, steps: int, seed: int) -> int:
+def trained(shape: dict[str, Any], method: Method, settings: PlanSettings, *, steps: int, seed: int) -> int:
     """Most bytes that a decoder's training holds over a few steps: weights, states and all.
 
     Args:
@@ -77,6 +77,7 @@ def trained(shape: dict[str, int], method: Method, settings: PlanSettings, *, st
     from posterhall.models import Decoder, DecoderConfig
     from posterhall.models.quantized import Quantization, quantize_layers
     from posterhall.objectives.lm import lm_loss
+    from posterhall.quantize import QuantizedLinear
 
     config = DecoderConfig(**shape, max_length=settings.sequence, tie_embeddings=False)
     model: Any = Decoder(config, seed=seed)
@@ -92,16 +93,12 @@ def trained(shape: dict[str, int], method: Method, settings: PlanSettings, *, st
     draws = torch.Generator().manual_seed(derive(seed, "qlora", "tokens"))
     size = (settings.batch, settings.sequence + 1)
     ids = torch.randint(0, shape["vocab_size"], size, generator=draws)
-    codes = sum(
-        each.nbytes
-        for layer in model.modules()
-        for each in getattr(layer, "parts", ())
-        if hasattr(each, "packed")
-    )
+    quantised = [layer for layer in model.modules() if isinstance(layer, QuantizedLinear)]
+    codes = sum(int(each.nbytes) for layer in quantised for each in layer.parts)
     with counted(*model.parameters()) as held:
         for _ in range(steps):
             hidden = model.train().hidden(ids[:, :-1])
-            loss, _ = lm_loss(hidden, model.head_weight(), ids[:, 1:].contiguous())
+            loss: Any = lm_loss(hidden, model.head_weight(), ids[:, 1:].contiguous())[0]
             loss.backward()
             del hidden, loss
             optimiser.step()
@@ -117,7 +114,7 @@ def drawn(budget: Budget, seed: int, method: Method) -> tuple[int, float]:
     rng = generator(seed, "qlora", "bytes")
     unit = 2 * _HEADS * 4
     dim = unit * int(rng.integers(budget.least // unit, budget.most // unit + 1))
-    shape = {
+    shape: dict[str, Any] = {
         "vocab_size": int(rng.integers(500, 4000)),
         "dim": dim,
         "layers": int(rng.integers(2, 7)),

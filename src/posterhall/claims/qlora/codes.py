@@ -192,7 +192,10 @@ def _row_error(weights: Any, restored: Any) -> float:
 class DoubleQuantisationSaves(Claim):
     """Quantising the scales too saves 0.373 bits a weight, to 0.003.
 
-    Counted in bytes held for matrices of drawn shapes, which are no whole number of blocks.
+    Counted in bytes held for matrices of drawn shapes, which are no whole number of blocks. At first the
+    guard decided here too, and kept plain scales for some of these matrices (smoke, five seeds: 0.149 bits
+    saved on average, from -0.104 to 0.403). That says what the guard lets pass and not what quantised scales
+    save; so it is off in the tested arm, and the first measurement stands beside it.
     """
 
     kind = Fit(metric="bits_saved", arm="drawn shapes", low=0.370, high=0.376)
@@ -204,15 +207,22 @@ class DoubleQuantisationSaves(Claim):
     scales = _SCALES
 
     def run(self, budget: Budget, seed: int) -> Iterator[Row]:
+        import math
+
         from posterhall.quantize import quantize
+        from posterhall.quantize.double import LIMIT
         from posterhall.seeds import generator
 
         rng = generator(seed, "qlora", "shapes")
         shape = rng.integers(budget.rows // 2, budget.rows, 2)
         _, normal = drawn(budget.replace(rows=int(shape[0]), columns=int(shape[1])), seed, "saves")
-        for arm, wide in (("drawn shapes", False), (f"{_WIDE}, guard", True)):
-            weights = _spread(normal, rng, wide=wide)
-            plain, double = quantize(weights), quantize(weights, double=True)
+        usual, wide = _spread(normal, rng, wide=False), _spread(normal, rng, wide=True)
+        for arm, weights, limit in (
+            ("drawn shapes", usual, math.inf),
+            ("drawn shapes, guard", usual, LIMIT),
+            (f"{_WIDE}, guard", wide, LIMIT),
+        ):
+            plain, double = quantize(weights), quantize(weights, double=True, limit=limit)
             yield Row(
                 arm, seed, bits_saved=plain.bits_per_parameter - double.bits_per_parameter,
                 bits=double.bits_per_parameter, weights=weights.size,

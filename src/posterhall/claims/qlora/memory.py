@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from posterhall.claims.base import Claim, claim
 from posterhall.claims.figures import Axis, Bars, Figure, Panel
@@ -10,8 +11,11 @@ from posterhall.claims.kinds import Threshold
 from posterhall.claims.regions import Region
 from posterhall.claims.rows import Budget, Row
 
+if TYPE_CHECKING:
+    from posterhall.models.plan import Method
+
 _SIZES = ("LLaMA-7B", "LLaMA-13B", "LLaMA-33B", "LLaMA-65B")
-_METHODS = {"full": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}
+_METHODS: dict[Method, str] = {"full": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}
 _LIMIT = 48.0
 _WHOLE_STEP = 528
 """Tokens of a row: Guanaco's source of 16 and target of 512."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from posterhall.claims.base import Claim, claim
 from posterhall.claims.figures import Axis, Figure, Panel, Strip
 from posterhall.claims.kinds import Ordering, Paired
-from posterhall.claims.rows import Budget, Row
+from posterhall.claims.rows import Budget, Row, Scalar
 
 NF4_DQ, NF4, NF4_UP = "NF4 + DQ", "NF4", "NF4, ties upward"
 E2M1, E3M0, INT4 = "FP4 (E2M1)", "E3M0", "Int4"
-CODES: dict[str, tuple[str, int, dict[str, object]]] = {
+CODES: dict[str, tuple[str, int, dict[str, Any]]] = {
     NF4_DQ: ("nf4", 64, {"double": True}),
     NF4: ("nf4", 64, {}),
     NF4_UP: ("nf4", 64, {"tie": "up"}),
@@ -42,7 +43,7 @@ _SCALES = {
 
 
 def _rises(
-    budget: Budget, seed: int, corpus: object, arms: dict[str, tuple[str, int, dict[str, object]]]
+    budget: Budget, seed: int, corpus: Scalar, arms: dict[str, tuple[str, int, dict[str, Any]]]
 ) -> Iterator[Row]:
     """What each quantisation adds to the loss of one trained model, nats a byte."""
     from posterhall.claims.qlora import _models
@@ -125,7 +126,7 @@ class LargerBlocksCost(Claim):
     params = {"corpus": None}
 
     def run(self, budget: Budget, seed: int) -> Iterator[Row]:
-        arms: dict[str, tuple[str, int, dict[str, object]]] = {
+        arms: dict[str, tuple[str, int, dict[str, Any]]] = {
             f"blocks of {block}": ("nf4", block, {}) for block in _BLOCKS
         }
         arms["blocks of 64, down the columns"] = ("nf4", 64, {"transposed": True})
