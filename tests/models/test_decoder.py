@@ -203,7 +203,9 @@ def test_settings_that_do_not_fit_are_refused():
         ({"kv_heads": 3}, "must divide"),
         ({"layers": 0}, "at least 1"),
         ({"kv_heads": 0}, "at least 1"),
-        ({"ffn_dim": -1}, "at least 1"),
+        ({"ffn_dim": -1}, "at least 0"),
+        ({"positions": "sinus"}, "one of: rotary, learned, none"),
+        ({"mixer_settings": {"mamba": {}}}, "the model mixes by attention"),
         ({"norm_eps": 0.0}, "above 0"),
         ({"rope_theta": float("inf")}, "above 0"),
         ({"dropout": 1.0}, "below 1"),
@@ -230,10 +232,48 @@ def test_inputs_that_do_not_fit_are_refused():
         (lambda: model(ids, segments=ids, cache=cache), "packed documents have none"),
         (lambda: model(ids[:1], cache=cache), "the cache 2"),
         (lambda: model(tokens(model, 2, 21), cache=cache), "21 tokens after 0 exceed the 20"),
-        (lambda: model(ids, valid=[1, 2]), "without a cache"),
+        (lambda: model.hidden(ids, valid=[1, 2], padding="left", segments=ids), "padding on the left"),
         (lambda: model(ids, cache=cache, valid=[1, 18]), "from 0 to 17"),
         (lambda: model.new_cache(1, 100), "100 tokens for a model"),
     ):
         with pytest.raises(DataError, match=said):
             call()
     assert cache.lengths == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"mixers": ("mamba",), "ffn_dim": 0},
+        {"mixers": ("mamba2", "attention"), "mixer_settings": {"mamba2": {"head_dim": 8}}},
+        {"positions": "learned", "heads": 8, "dim": 24},
+        {"positions": "none"},
+    ],
+)
+def test_padding_leaves_no_trace_on_either_side(shape):
+    model = decoder("plain", **shape)
+    ids = tokens(model, 3, 9)
+    lengths = [9, 4, 1]
+    with torch.no_grad():
+        alone = [model.hidden(ids[row : row + 1, :count])[0] for row, count in enumerate(lengths)]
+        for side in ("left", "right"):
+            padded = torch.full_like(ids, 3)
+            places = [slice(9 - count, 9) if side == "left" else slice(0, count) for count in lengths]
+            for row, place in enumerate(places):
+                padded[row, place] = ids[row, : lengths[row]]
+            cache = model.new_cache(3, 20)
+            for filled in (None, cache):
+                states = model.hidden(padded, cache=filled, valid=lengths, padding=side)
+                for row, place in enumerate(places):
+                    torch.testing.assert_close(states[row, place], alone[row], rtol=1e-4, atol=1e-5)
+            assert cache.lengths == lengths
+            after = model.hidden(ids[:, :1], cache=cache)
+            for row, count in enumerate(lengths):
+                whole = model.hidden(torch.cat((ids[row, :count], ids[row, :1]))[None])[0, -1]
+                torch.testing.assert_close(after[row, 0], whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [{"mixers": ("mamba",), "ffn_dim": 0}, {"positions": "learned"}])
+def test_parameters_of_other_decoders_are_counted(shape):
+    model = decoder("plain", **shape)
+    assert parameters_count(model.config).total == sum(each.numel() for each in model.parameters())

@@ -416,7 +416,7 @@ def _shape_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if parts is None:
         return [("architecture", facts["architecture"])]
     tied = "tied" if facts["tied"] else "untied"
-    named = ("embedding", "attention", "feed_forward", "norms", "head")
+    named = ("embedding", "positions", "attention", "mixers", "feed_forward", "norms", "head")
     return [
         ("architecture", f"{facts['architecture']}, {tied} head"),
         (
