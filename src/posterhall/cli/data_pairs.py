@@ -125,19 +125,17 @@ def pairs(
         "meter": meter,
         **({} if api_key_env is None else {"api_key_env": api_key_env}),
     }
-    with (
-        scorer(score, device=device or "cpu", **judge) as scored,
-        asking.connect(
-            model,
-            cache=cache,
-            log=log,
-            concurrency=concurrency,
-            api_key_env=api_key_env,
-            device=device,
-            dtype=dtype,
-            meter=meter,
-        ) as lm,
-    ):
+    lm = asking.connect(
+        model,
+        cache=cache,
+        log=log,
+        concurrency=concurrency,
+        api_key_env=api_key_env,
+        device=device,
+        dtype=dtype,
+        meter=meter,
+    )
+    with lm, scorer(score, device=device or "cpu", **judge) as scored:
         result = collect(lm, scored, prompts, settings, out=out, resume=resume, quiet=quiet)
     usage, judging = Usage(**result["usage"]), Usage(**result["judging"])
     if json:

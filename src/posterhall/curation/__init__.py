@@ -18,6 +18,7 @@ _MODULES = (
     "language",
     "mixing",
     "ngram",
+    "pairs",
     "pool",
     "scores",
     "shards",

@@ -26,6 +26,7 @@ _MODULES = (
     "preference",
     "preference_forms",
     "preference_tokens",
+    "prompts",
     "python_text",
     "refusals",
     "sources",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from posterhall.models.generate import Generation
     from posterhall.models.hub import load, save
 
-_MODULES = ("cache", "config", "counts", "decoder", "generate", "hub", "mixers")
+_MODULES = ("best_of", "cache", "config", "counts", "decoder", "generate", "hub", "mixers", "reward")
 _NAMES = {
     "Cache": "cache",
     "Decoder": "decoder",

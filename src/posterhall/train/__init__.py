@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from posterhall.train.lm import train_lm
     from posterhall.train.lm_settings import LmSettings
     from posterhall.train.loop import Trained, fit
+    from posterhall.train.ppo import fit_ppo, train_ppo
+    from posterhall.train.ppo_settings import PpoSettings
+    from posterhall.train.reward import train_reward
+    from posterhall.train.reward_settings import RewardSettings
     from posterhall.train.settings import TrainSettings
     from posterhall.train.sft import train_sft
     from posterhall.train.sft_settings import SftSettings
@@ -36,8 +40,15 @@ _MODULES = (
     "metrics",
     "optimiser",
     "paged",
+    "ppo",
+    "ppo_settings",
+    "preferences",
     "references",
+    "reward",
+    "reward_settings",
+    "rollouts",
     "schedule",
+    "scorers",
     "settings",
     "sft",
     "sft_settings",
@@ -49,32 +60,42 @@ _MODULES = (
 _NAMES = {
     "DpoSettings": "dpo_settings",
     "LmSettings": "lm_settings",
+    "PpoSettings": "ppo_settings",
     "PreferenceObjective": "dpo",
+    "RewardSettings": "reward_settings",
     "SmallSettings": "small",
     "TrainSettings": "settings",
     "SftSettings": "sft_settings",
     "Trained": "loop",
     "fit": "loop",
+    "fit_ppo": "ppo",
     "next_token": "language",
     "small_model": "small",
     "train_dpo": "dpo",
     "train_lm": "lm",
+    "train_ppo": "ppo",
+    "train_reward": "reward",
     "train_sft": "sft",
 }
 
 __all__ = [
     "DpoSettings",
     "LmSettings",
+    "PpoSettings",
     "PreferenceObjective",
+    "RewardSettings",
     "SftSettings",
     "SmallSettings",
     "TrainSettings",
     "Trained",
     "fit",
+    "fit_ppo",
     "next_token",
     "small_model",
     "train_dpo",
     "train_lm",
+    "train_ppo",
+    "train_reward",
     "train_sft",
 ]
 

@@ -218,7 +218,7 @@ class Sampler:
         )
         answers = [np.array(each.ids, np.int32) for each in found]
         ended = torch.tensor([each.stopped for each in found])
-        rewards = self._rewards(rows, answers, [names[at] for at in place])
+        rewards = self._rewards(rows, answers, [names[at] for at in place.tolist()])
         tokens = PreferenceTokens(
             prompts=list(prompts), answers=answers, prompt_of=place, items=np.zeros((0, 2), np.int64)
         )
@@ -326,7 +326,7 @@ class Rollouts:
         beta = float(actor.beta)
         lengths = drawn.lengths
         columns, explained = _credited(drawn, beta, settings)
-        self._columns = {name: list(column.split(lengths)) for name, column in columns.items()}
+        self._columns = {name: list(torch.split(column, lengths)) for name, column in columns.items()}
         self._tokens, self._number = drawn.tokens, number
         told = summary(drawn, beta)
         self._told = torch.tensor([told.get(name, explained) for name in TOLD])
