@@ -8,8 +8,9 @@ import pytest
 import torch
 from mixer import check_mixer
 
+from posterhall.errors import DataError
 from posterhall.models import DecoderConfig
-from posterhall.models.mixers import Placement, factory
+from posterhall.models.mixers import Placement, check, factory
 
 CASES = [
     ("s4d", {}),
@@ -85,3 +86,11 @@ def test_weights_go_through_a_checkpoint(name, given, tmp_path):
     place = Placement(batch=1, tokens=9, device=x.device)
     with torch.no_grad():
         assert torch.equal(one.eval()(x, place), other.eval()(x, place))
+
+
+@pytest.mark.parametrize(("name", "given"), LOOKING_AHEAD, ids=str)
+def test_no_language_model_looks_ahead(name, given):
+    shape = {"vocab_size": 2, "dim": 8, "heads": 2, "mixers": (name,)}
+    check(DecoderConfig(**shape))
+    with pytest.raises(DataError, match="looks ahead"):
+        check(DecoderConfig(**shape, mixer_settings={name: given}))

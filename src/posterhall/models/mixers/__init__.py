@@ -100,14 +100,17 @@ def settings_of(config: DecoderConfig, name: str, cls: type[Settings]) -> Settin
 
 
 def check(config: DecoderConfig) -> None:
-    """Make one mixer of each kind that a decoder has, to see early whether its settings serve.
+    """Make one mixer of each kind that a language model has, to see early whether its settings serve.
 
     Raises:
-        DataError: if one does not exist or cannot be made.
+        DataError: if one does not exist, cannot be made, or looks ahead.
     """
     for layer, name in enumerate(config.layer_mixers):
-        if name not in config.layer_mixers[:layer]:
-            factory(name)(config, layer)
+        if name not in config.layer_mixers[:layer] and not factory(name)(config, layer).causal:
+            raise DataError(
+                f"{name} looks ahead with these settings, and a language model would see what it is to "
+                f"predict; leave {name}.bidirectional out, or false"
+            )
 
 
 @runtime_checkable
