@@ -131,3 +131,26 @@ def test_models_without_a_fitting_tokenizer_are_refused(posterhall, tmp_path):
     assert "no tokenizer.json" in posterhall(*command, code=4).err
     save(decoder(vocab_size=100), tmp_path / "m", tokenizer=ByteTokenizer())
     assert "they do not belong together" in posterhall(*command, code=4).err
+
+
+def test_the_best_of_several_draws_is_the_one_with_the_highest_reward(posterhall, tmp_path):
+    from posterhall.data.tokenizer import ByteTokenizer
+    from posterhall.models import Decoder, DecoderConfig, hub
+
+    config = DecoderConfig(vocab_size=258, dim=16, layers=1, heads=2, max_length=48)
+    hub.save(Decoder(config, seed=0), tmp_path / "model", tokenizer=ByteTokenizer())
+    (tmp_path / "words.txt").write_text("".join(f"{letter} {i + 1}\n" for i, letter in enumerate("abcdefgh")))
+    ask = ("model", "generate", tmp_path / "model", "-p", "x", "-n", 12, "--threads", 1)
+    best = (*ask, "--best-of", 8, "--reward", f"lexicon:{tmp_path / 'words.txt'}")
+    drawn = json.loads(posterhall(*ask, "--samples", 8, "--json").out)
+    assert drawn["best_of"] is None
+    found = json.loads(posterhall(*best, "--json").out)
+    assert [each["text"] for each in found["samples"]] == [each["text"] for each in drawn["samples"]]
+    told = found["best_of"]
+    assert told["rewards"][told["best"]] == max(told["rewards"]) == pytest.approx(told["expected_best"][-1])
+    assert sum(told["rewards"]) / 8 == pytest.approx(told["expected_best"][0])
+    shown = posterhall(*best, "--scores")
+    assert "best of n" in shown.err
+    assert "---" not in shown.out
+    posterhall(*ask, "--best-of", 8, code=2)
+    posterhall(*best, "--temperature", 0, code=2)
