@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from typing import get_args
 
+import pytest
 import torch
+from safetensors.torch import load, save
 
+from posterhall.errors import DataError
 from posterhall.models.mixers import Growth, Mixer, Placement, State
 
 
@@ -17,7 +21,7 @@ def check_mixer(mixer: torch.nn.Module, dim: int, *, length: int = 11, tolerance
         mixer: a mixer of width `dim`, float32, on the CPU.
         dim: D.
         length: tokens to try, >= 6.
-        tolerance: of entries whose size is about 1.
+        tolerance: of entries whose size is about 1; in float64 it is 1e-11.
     """
     assert isinstance(mixer, torch.nn.Module)
     assert isinstance(mixer, Mixer)
@@ -48,6 +52,8 @@ def check_mixer(mixer: torch.nn.Module, dim: int, *, length: int = 11, tolerance
             assert close(early, whole[:, : length // 2]), "it says it is causal, and sees what comes later"
         else:
             assert not close(early, whole[:, : length // 2]), "it says it is not causal, and it is"
+            with pytest.raises(DataError):  # there is no state in which the future is known
+                new_state(mixer, x, length)
             return
 
         state = new_state(mixer, x, length)
@@ -91,8 +97,81 @@ def check_mixer(mixer: torch.nn.Module, dim: int, *, length: int = 11, tolerance
         assert close(packed[:, :5], mixer(x[:, :5], place(5))), "a later document must not show"
         assert close(packed[:, 5:], mixer(x[:, 5:], place(length - 5))), "an earlier document must not show"
 
-    if mixer.growth == "constant":
-        assert memory(new_state(mixer, x, 8)) == memory(new_state(mixer, x, 64))
+    few, many = (memory(new_state(mixer, x, tokens)) for tokens in (8, 48))
+    assert few == many if mixer.growth == "constant" else few < many
+    check_exactly(mixer, x)
+    check_kept(mixer, x)
+
+
+def check_exactly(mixer: torch.nn.Module, x: torch.Tensor) -> None:
+    """In float64: every split of a sequence in two agrees with the whole to 1e-11, the float32 forms compute
+    the same, and gradients are those of differences."""
+    double, wide = copy.deepcopy(mixer).double(), x.double()
+    rows, length, _ = x.shape
+
+    def place(tokens: int, past: int | None = None) -> Placement:
+        before = None if past is None else (past,) * rows
+        return Placement(batch=rows, tokens=tokens, device=x.device, past=before)
+
+    with torch.no_grad():
+        whole = double(wide, place(length))
+        scale = max(1.0, float(whole.abs().max()))
+        assert (mixer(x, place(length)) - whole).abs().max() <= 1e-4 * scale
+        for cut in range(1, length):
+            state = new_state(double, wide, length)
+            parts = [double(wide[:, :cut], place(cut, 0), state)]
+            parts.append(double(wide[:, cut:], place(length - cut, cut), state))
+            assert (torch.cat(parts, 1) - whole).abs().max() <= 1e-11 * scale, f"split after {cut}"
+        padded = torch.cat((wide, torch.full_like(wide[:, :2], 9.0)), 1)[:, ::1].transpose(0, 1).contiguous()
+        assert (double(padded.transpose(0, 1), place(length + 2))[:, :length] - whole).abs().max() <= (
+            1e-11 * scale
+        ), "memory that is not contiguous, and what is behind, must not show"
+
+    weight = torch.empty_like(whole).normal_(generator=torch.Generator().manual_seed(11))
+    leaves = {"x": wide.clone().requires_grad_(), **dict(double.named_parameters())}
+    (double(leaves["x"], place(length)) * weight).sum().backward()
+    for name, leaf in leaves.items():
+        if not leaf.requires_grad:
+            continue
+        assert leaf.grad is not None, f"{name} has no gradient"
+        way = torch.empty_like(leaf).normal_(generator=torch.Generator().manual_seed(13))
+        losses = []
+        with torch.no_grad():
+            for sign in (1, -1):
+                leaf.add_(way, alpha=sign * 1e-8)
+                losses.append(float((double(leaves["x"], place(length)) * weight).sum()))
+                leaf.sub_(way, alpha=sign * 1e-8)
+        slope, difference = float((leaf.grad * way).sum()), (losses[0] - losses[1]) / 2e-8
+        size = max(1.0, float(leaf.grad.norm()))
+        assert abs(slope - difference) <= 1e-4 * size, f"gradient of {name}: {slope}, not {difference}"
+        if name != "x":
+            single = dict(mixer.named_parameters())[name]
+            single.grad = None
+    if not dict(mixer.named_parameters()):
+        return
+    (mixer(x, place(length)) * weight.float()).sum().backward()
+    for name, single in mixer.named_parameters():
+        if single.grad is not None:
+            exact = leaves[name].grad
+            assert (single.grad - exact).norm() <= 1e-3 * max(1e-3, float(exact.norm())), name
+        single.grad = None
+
+
+def check_kept(mixer: torch.nn.Module, x: torch.Tensor) -> None:
+    """A file brings the same mixer back, and half precision goes in and comes out."""
+    rows, length, _ = x.shape
+    place = Placement(batch=rows, tokens=length, device=x.device)
+    other = copy.deepcopy(mixer)
+    with torch.no_grad():
+        whole = mixer(x, place)
+        for parameter in other.parameters():
+            parameter.mul_(0.9)
+        other.load_state_dict(load(save({n: each.contiguous() for n, each in mixer.state_dict().items()})))
+        assert torch.equal(other(x, place), whole)
+        half = copy.deepcopy(mixer).bfloat16()
+        got = half(x.bfloat16(), place)
+        assert got.dtype == torch.bfloat16
+        assert (got.float() - whole).abs().max() <= 0.1 * max(1.0, float(whole.abs().max()))
 
 
 def new_state(mixer: torch.nn.Module, x: torch.Tensor, length: int) -> State:
@@ -102,6 +181,10 @@ def new_state(mixer: torch.nn.Module, x: torch.Tensor, length: int) -> State:
     return state
 
 
-def memory(state: State) -> int:
-    """Bytes of all tensors that a state holds."""
-    return sum(each.nbytes for each in vars(state).values() if isinstance(each, torch.Tensor))
+def memory(state: object) -> int:
+    """Bytes of all tensors that a state holds, in its parts too."""
+    if isinstance(state, torch.Tensor):
+        return state.nbytes
+    if isinstance(state, list | tuple):
+        return sum(map(memory, state))
+    return sum(map(memory, vars(state).values())) if hasattr(state, "__dict__") else 0

@@ -48,7 +48,7 @@ class Average(torch.nn.Module):
         if placement.segments is not None and self.fault != "ignores documents":
             seen = placement.mask()[:, 0].to(x.dtype)
         else:
-            seen = torch.ones(tokens, tokens).tril().expand(batch, -1, -1)
+            seen = torch.ones(tokens, tokens, dtype=x.dtype).tril().expand(batch, -1, -1)
         if self.fault == "looks ahead":
             seen = torch.ones_like(seen)
         count = seen.sum(-1, keepdim=True)

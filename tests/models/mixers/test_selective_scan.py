@@ -1,0 +1,187 @@
+"""The selective scan and Mamba: against the recurrence written down, float64 and differences."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from posterhall.errors import DataError
+from posterhall.models import Decoder, DecoderConfig
+from posterhall.models.mixers import _scan, factory
+from posterhall.models.mixers._ssd import state_space_dual
+
+torch.set_num_threads(1)
+NAMES = ("x", "delta", "gate", "a", "inputs", "outputs", "skip", "bias")
+
+
+def given(rows=2, tokens=53, width=48, size=5, seed=0):
+    """Arguments of the scan in float64."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.empty(*shape, dtype=torch.float64).normal_(generator=generator)
+
+    a = -torch.rand(size, width, generator=generator, dtype=torch.float64) * 8 - 0.1
+    shape = (rows, tokens, width)
+    return [
+        normal(*shape), normal(*shape) - 2, normal(*shape), a, normal(rows, tokens, size),
+        normal(rows, tokens, size), normal(width), normal(width) * 0.3,
+    ]  # fmt: skip
+
+
+def recurrence(x, delta, gate, a, inputs, outputs, skip, bias, fresh=None):
+    """The formula, token by token, in numpy."""
+    x, delta, gate, a, inputs, outputs, skip, bias = (
+        each.numpy() for each in (x, delta, gate, a, inputs, outputs, skip, bias)
+    )
+    y = np.zeros_like(x)
+    for row in range(len(x)):
+        h = np.zeros(a.shape)
+        for t in range(x.shape[1]):
+            if fresh is not None and fresh[row, t]:
+                h[:] = 0
+            step = np.log1p(np.exp(delta[row, t] + bias))
+            h = np.exp(step * a) * h + step * inputs[row, t][:, None] * x[row, t]
+            z = gate[row, t]
+            y[row, t] = (outputs[row, t] @ h + skip * x[row, t]) * z / (1 + np.exp(-z))
+    return torch.from_numpy(y)
+
+
+def close(a, b, tolerance):
+    return float((a - b).abs().max()) <= tolerance * float(b.abs().max())
+
+
+@pytest.mark.parametrize("width", [48, 20])  # the second is no multiple of a vector, and goes through torch
+def test_it_is_the_recurrence(width):
+    args = given(width=width)
+    fresh = torch.rand(2, 53, generator=torch.Generator().manual_seed(3)) < 0.1
+    for begins in (None, fresh):
+        exact = recurrence(*args, fresh=begins)
+        assert close(_scan.selective_scan(*args, fresh=begins), exact, 1e-12)
+        assert close(_scan.selective_scan(*(each.float() for each in args), fresh=begins), exact, 3e-6)
+
+
+@pytest.mark.parametrize("tokens", [1, 15, 16, 17, 40])
+def test_fused_gradients_are_those_of_float64(tokens):
+    args = given(tokens=tokens, width=528, size=3)  # two tasks a row
+    fresh = torch.rand(2, tokens, generator=torch.Generator().manual_seed(3)) < 0.2
+    weight = torch.empty(2, tokens, 528, dtype=torch.float64).normal_()
+    grads = []
+    for kind in (torch.float32, torch.float64):
+        leaves = [each.to(kind).requires_grad_() for each in args]
+        (_scan.selective_scan(*leaves, fresh=fresh) * weight.to(kind)).sum().backward()
+        grads.append([each.grad for each in leaves])
+    for name, ours, exact in zip(NAMES, *grads, strict=True):
+        assert close(ours, exact, 1e-5), name
+
+
+def test_gradients_in_float64_are_those_of_differences():
+    args = given(rows=1, tokens=4, width=3, size=2)
+    assert torch.autograd.gradcheck(_scan.selective_scan, tuple(each.requires_grad_() for each in args))
+
+
+def test_every_split_goes_on_from_its_state():
+    args = [each.float() for each in given()]
+    whole = _scan.selective_scan(*args)
+    for cut in (1, 2, 15, 16, 17, 52):
+        state = torch.zeros(2, 5, 48)
+        parts = [
+            _scan.selective_scan(*(each[:, part] if each.dim() == 3 else each for each in args), state=state)
+            for part in (slice(0, cut), slice(cut, 53))
+        ]
+        assert torch.equal(torch.cat(parts, dim=1), whole)
+
+
+@pytest.mark.parametrize("extreme", [-90.0, 0.0, 30.0, 1e4])
+def test_steps_of_any_size_stay_finite(extreme):
+    args = [each.float() for each in given(tokens=5)]
+    args[1] = torch.full_like(args[1], extreme)
+    exact = recurrence(*(each.double() for each in args)) if extreme < 100 else None
+    y = _scan.selective_scan(*args)
+    assert torch.isfinite(y).all()
+    if exact is not None:
+        assert close(y, exact, 1e-5)
+    args[1][0, 2, 1] = math.nan  # and what is no number does not hide
+    assert torch.isnan(_scan.selective_scan(*args)[0, 2:, 1]).all()
+
+
+def test_memory_holds_no_state_a_token():
+    x, *rest = (each.float().requires_grad_() for each in given(rows=1, tokens=512, width=64, size=16))
+    y = _scan.selective_scan(x, *rest)
+    saved = sum(each.numel() for each in y.grad_fn.saved_tensors)
+    assert saved < 512 * 64 * 16 / 2
+
+
+@pytest.mark.parametrize("tokens", [1, 6, 7, 8, 30])
+def test_the_dual_form_is_the_recurrence(tokens):
+    generator = torch.Generator().manual_seed(0)
+    rows, heads, entries, groups, size = 2, 4, 3, 2, 5
+
+    def normal(*shape):
+        return torch.empty(*shape, dtype=torch.float64).normal_(generator=generator)
+
+    x, step, a = normal(rows, tokens, heads, entries), normal(rows, tokens, heads).abs(), -normal(heads).abs()
+    b, c = normal(rows, tokens, groups, size), normal(rows, tokens, groups, size)
+    fresh = torch.rand(rows, tokens, generator=generator) < 0.2
+    exact = torch.zeros_like(x)
+    for row in range(rows):
+        for head in range(heads):
+            h = torch.zeros(size, entries, dtype=torch.float64)
+            for t in range(tokens):
+                d, group = step[row, t, head], head // (heads // groups)
+                h = (0 if fresh[row, t] else torch.exp(d * a[head])) * h
+                h = h + d * torch.outer(b[row, t, group], x[row, t, head])
+                exact[row, t, head] = c[row, t, group] @ h
+    torch.testing.assert_close(state_space_dual(x, step, a, b, c, chunk=7, fresh=fresh), exact)
+
+
+def made(name, **settings):
+    config = DecoderConfig(vocab_size=2, dim=24, heads=3, mixers=(name,), mixer_settings={name: settings})
+    mixer = factory(name)(config, 0)
+    mixer.initialise(torch.Generator().manual_seed(0))
+    return mixer
+
+
+def test_mamba_begins_as_published():
+    rates = made("mamba").rates
+    assert torch.allclose(rates.poles(), -torch.arange(1.0, 17.0).expand(48, -1))
+    steps = torch.nn.functional.softplus(rates.step_bias)
+    assert 0.00099 < steps.min() < 0.004
+    assert 0.03 < steps.max() < 0.101
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("mamba", {"state": 0}, "state is 0"),
+        ("mamba", {"sate": 8}, "Did you mean: state"),
+        ("mamba", {"step_min": 0.2}, "step_min is 0.2"),
+        ("mamba2", {"head_dim": 7}, "head_dim is 7; it must divide the 48"),
+        ("mamba2", {"head_dim": 16, "groups": 2}, "groups is 2; it must divide 3 heads"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(name, settings, said):
+    with pytest.raises(DataError, match=said):
+        made(name, **settings)
+
+
+def test_a_long_stream_takes_no_more_memory():
+    model = Decoder(
+        DecoderConfig(
+            vocab_size=5, dim=16, layers=1, heads=1, ffn_dim=0, max_length=1 << 20, mixers=("mamba",)
+        )
+    ).eval()
+    cache = model.new_cache(1)
+    token = torch.tensor([[3]])
+    with torch.no_grad():
+        model.hidden(token.expand(1, 20_000), cache=cache)
+        sizes = {cache.states[0].nbytes}
+        for _ in range(300):
+            states = model.hidden(token, cache=cache)
+            sizes.add(cache.states[0].nbytes)
+    assert len(sizes) == 1
+    assert torch.isfinite(states).all()
+    assert cache.lengths == [20_300]
