@@ -76,11 +76,11 @@ def write_config(
         written = _mamba_files.write_config(config)
     else:
         own = plain({name: getattr(config, name) for name in _FIELDS})
-        for block in model.blocks:
+        for name, block in zip(config.layer_mixers, model.blocks, strict=True):
             # In full: defaults may be others one day.
             settings = getattr(block.mixer, "settings", None)
             if dataclasses.is_dataclass(settings):
-                own["mixer_settings"][config.layer_mixers[block.layer]] = plain(settings)
+                own["mixer_settings"][name] = plain(settings)
         written = {"architectures": ["PosterhallDecoder"], "model_type": MODEL_TYPE, **finite(own, str)}
     return {**written, **ids, "use_cache": True, "dtype": dtype, "torch_dtype": dtype}
 

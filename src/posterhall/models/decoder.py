@@ -192,8 +192,8 @@ class Decoder(nn.Module):
     def token_bytes(self) -> int:
         """What a token takes up in the states that grow, of all layers; at least 1."""
         config = self.config
-        growing = sum(self._mixer(layer).growth == "linear" for layer in range(config.layers))
-        numbers = 2 * growing * config.key_value_heads * config.head_dim
+        growing = [layer for layer in range(config.layers) if self._mixer(layer).growth == "linear"]
+        numbers = 2 * len(growing) * config.key_value_heads * config.head_dim
         return max(1, numbers * self.embedding.element_size())
 
     def forward(

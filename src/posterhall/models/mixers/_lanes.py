@@ -39,7 +39,7 @@ LANES = _Lanes()
 """The numba type of 16 numbers."""
 
 
-@register_model(_Lanes)  # type: ignore[untyped-decorator]
+@register_model(_Lanes)
 class _Model(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, frontend: Any) -> None:
         super().__init__(manager, frontend, _FLOATS)
@@ -190,7 +190,7 @@ def _define(function: Any, instruction: str) -> None:
         kinds = [LANES if each == LANES else types.float32 for each in (a, b)]
         return LANES(*kinds), codegen
 
-    @overload(function)  # type: ignore[untyped-decorator]
+    @overload(function)
     def on_lanes(a: Any, b: Any) -> Any:
         if LANES not in (a, b) or any(each not in (LANES, types.float32) for each in (a, b)):
             return None

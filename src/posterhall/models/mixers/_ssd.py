@@ -52,11 +52,15 @@ def state_space_dual(
         padded = functional.pad(each, (0, 0) * (each.dim() - 2) + (0, spare)) if spare else each
         return padded.reshape(rows, count, chunk, *each.shape[2:])
 
+    def grouped(each: torch.Tensor) -> torch.Tensor:
+        """(R, chunks, H, ...) to (R, chunks, G, H / G, ...)."""
+        return each.reshape(rows, count, groups, shared, *each.shape[3:])
+
     # (R, chunks, G, 1 or H / G, chunk, ...)
     b = cut(inputs).permute(0, 1, 3, 2, 4)[:, :, :, None]
     c = cut(outputs).permute(0, 1, 3, 2, 4)[:, :, :, None]
-    pushed = cut(x * step[..., None]).permute(0, 1, 3, 2, 4).unflatten(2, (groups, shared))
-    logs = cut(step * a).permute(0, 1, 3, 2).unflatten(2, (groups, shared))
+    pushed = grouped(cut(x * step[..., None]).permute(0, 1, 3, 2, 4))
+    logs = grouped(cut(step * a).permute(0, 1, 3, 2))
     along = logs.cumsum(-1)  # from the chunk's beginning: sums of one sign, which lose nothing
     spans = _spans(logs)
     whole, onwards = along[..., -1], spans[..., -1, :]
@@ -70,7 +74,7 @@ def state_space_dual(
     within = ((c @ b.transpose(-1, -2)) * spans.exp()) @ pushed
     gained = b.transpose(-1, -2) @ (pushed * onwards.exp()[..., None])  # (R, chunks, G, H / G, N, P)
     h = x.new_zeros((rows, heads, size, entries)) if state is None else state.to(x.dtype)
-    h = h.unflatten(1, (groups, shared))
+    h = h.reshape(rows, groups, shared, size, entries)
     before = []
     for at, kept in enumerate(whole.exp().unbind(1)):
         before.append(h)
@@ -79,7 +83,8 @@ def state_space_dual(
     if state is not None:  # only now: the first of `before` is it
         state.copy_(h.detach().flatten(1, 2))
     y = (within + carried).flatten(2, 3).permute(0, 1, 3, 2, 4).flatten(1, 2)
-    return y[:, :tokens]
+    result: torch.Tensor = y[:, :tokens]
+    return result
 
 
 def _spans(logs: torch.Tensor) -> torch.Tensor:

@@ -151,6 +151,6 @@ class Mamba2(nn.Module):
 
     def _normed(self, mixed: torch.Tensor) -> torch.Tensor:
         """RMSNorm of each group by itself."""
-        grouped = mixed.unflatten(-1, (self.settings.groups, -1))
+        grouped = mixed.view(*mixed.shape[:-1], self.settings.groups, -1)
         ones = torch.ones(grouped.shape[-1], dtype=mixed.dtype, device=mixed.device)
         return _ops.rms_norm(grouped, ones, self.eps).flatten(-2) * self.gain
