@@ -1,0 +1,268 @@
+"""Mamba on a CPU against transformers and mambapy: the scan, a block, a training step, reading, writing.
+
+The scan is the recurrence with the softplus of its steps, the skip and the gate. Peers are transformers'
+token-by-token loop, transformers with mambapy's parallel scan, and transformers compiled with torch's
+associative scan (`--compiled`: compiling takes half a minute, and is not counted). Weights are random and the
+same on both sides; `quality` says how far results lie apart, relatively to their largest entry.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks._harness import Result, arguments, emit, faster, interleaved
+
+_CASES = ("scan", "block", "step", "prefill", "decode")
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cases", default=",".join(_CASES), help=f"of: {', '.join(_CASES)}")
+    parser.add_argument("--length", type=int, default=512, help="tokens of scan, block and step")
+    parser.add_argument("--layers", type=int, default=24, help="of the model of step, prefill and decode")
+    parser.add_argument("--compiled", action="store_true", help="also transformers compiled")
+
+
+def scan_arguments(length: int, width: int = 1536, size: int = 16) -> tuple[Any, ...]:
+    """x, delta, gate, A (N, E), B, C, D, bias of one row."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Any:
+        return torch.empty(shape).normal_(generator=generator)
+
+    a = -torch.arange(1.0, size + 1)[:, None].expand(size, width).contiguous()
+    sides = (1, length, width), (1, length, size)
+    return (
+        normal(*sides[0]), normal(*sides[0]), normal(*sides[0]), a, normal(*sides[1]), normal(*sides[1]),
+        normal(width), normal(width) - 4.0,
+    )  # fmt: skip
+
+
+def peer_scan(kind: str) -> Callable[..., Any]:
+    """transformers' scan, on the same arguments."""
+    import torch
+    from transformers.models.mamba import modeling_mamba
+
+    plain = modeling_mamba.mamba_selective_scan
+    plain = getattr(plain, "__wrapped__", plain)
+
+    def scan(x: Any, delta: Any, gate: Any, a: Any, b: Any, c: Any, d: Any, bias: Any) -> Any:
+        turned = (each.transpose(1, 2) for each in (x, delta))
+        return plain(
+            *turned, a.t(), b.transpose(1, 2), c.transpose(1, 2), d, z=gate.transpose(1, 2), delta_bias=bias,
+            delta_softplus=True, use_mambapy=kind == "mambapy", use_associative_scan=kind == "compiled",
+        ).transpose(1, 2)  # fmt: skip
+
+    return torch.compile(scan) if kind == "compiled" else scan
+
+
+def _apart(ours: Any, peer: Any) -> float:
+    return float((ours - peer).abs().max() / peer.abs().max())
+
+
+def _trained(function: Callable[..., Any], given: tuple[Any, ...]) -> Callable[[], Any]:
+    """Forward and backward; returns the gradient of the first argument."""
+    leaves = [each.clone().requires_grad_() for each in given]
+
+    def run() -> Any:
+        for leaf in leaves:
+            leaf.grad = None
+        function(*leaves).sum().backward()
+        return leaves[0].grad
+
+    return run
+
+
+def scan(chosen: Any, kinds: list[str]) -> list[Result]:
+    """The operator, forward, and with gradients."""
+    import torch
+
+    from posterhall.models.mixers._scan import selective_scan
+
+    given, found = scan_arguments(chosen.length), []
+    for form in ("forward", "forward and backward"):
+        for kind in kinds:
+            both = {"ours": selective_scan, "peer": peer_scan(kind)}
+            if form == "forward":
+                sides = {side: functools.partial(each, *given) for side, each in both.items()}
+            else:
+                sides = {side: _trained(each, given) for side, each in both.items()}
+            with torch.set_grad_enabled(form != "forward"):
+                for side in sides.values():
+                    side()
+                # The loop's backward pass takes many seconds: it makes a whole tensor of zeros a token.
+                slow = kind == "eager" and form != "forward"
+                timed = interleaved(sides, repeats=1 if slow else chosen.repeats)
+            apart = _apart(timed["ours"].value, timed["peer"].value)
+            case = f"scan, {form}, 1 x {chosen.length} x 1536 x 16"
+            found.append(faster(case, timed["ours"], timed["peer"], _name(kind), quality={"apart": apart}))
+    return found
+
+
+def models(layers: int, kind: str) -> tuple[Any, Any]:
+    """The shape of Mamba 130M with random weights: ours and transformers'."""
+    from transformers import AutoModelForCausalLM
+
+    from posterhall.models import Decoder, DecoderConfig, hub
+
+    shape = DecoderConfig(vocab_size=50280, dim=768, layers=layers, heads=1, ffn_dim=0, mixers=("mamba",))
+    with tempfile.TemporaryDirectory() as directory:
+        hub.save(Decoder(shape), directory)
+        peer = AutoModelForCausalLM.from_pretrained(directory, use_mambapy=kind == "mambapy").eval()
+        return hub.load(directory), peer
+
+
+def block(chosen: Any, kinds: list[str]) -> list[Result]:
+    """One mixer with its projections."""
+    import torch
+
+    from posterhall.models.mixers import Placement
+
+    found = []
+    for kind in (each for each in kinds if each != "compiled"):
+        ours, peer = models(1, kind)
+        own, theirs = ours.blocks[0].mixer, peer.backbone.layers[0].mixer
+        x = torch.empty(1, chosen.length, 768).normal_(generator=torch.Generator().manual_seed(0))
+        place = Placement(1, chosen.length, x.device)
+        sides = {"ours": lambda own=own, x=x, p=place: own(x, p), "peer": lambda t=theirs, x=x: t(x)}
+        with torch.no_grad():
+            for side in sides.values():
+                side()
+            timed = interleaved(sides, repeats=chosen.repeats)
+        apart = _apart(timed["ours"].value, timed["peer"].value)
+        case = f"block, forward, 1 x {chosen.length} x 768"
+        found.append(faster(case, timed["ours"], timed["peer"], _name(kind), quality={"apart": apart}))
+    return found
+
+
+def step(chosen: Any, kinds: list[str]) -> list[Result]:
+    """Forward and backward of a whole model on one sequence, with the loss."""
+    import torch
+
+    from posterhall.objectives.lm import lm_loss
+
+    kind = "mambapy" if "mambapy" in kinds else kinds[0]
+    ours, peer = models(chosen.layers, kind)
+    ids = torch.randint(0, 50280, (1, chosen.length + 1), generator=torch.Generator().manual_seed(0))
+
+    def own() -> Any:
+        ours.zero_grad()
+        loss, _ = lm_loss(ours.hidden(ids[:, :-1]), ours.head_weight(), ids[:, 1:])
+        loss.backward()
+        return loss.detach()
+
+    def theirs() -> Any:
+        peer.zero_grad()
+        logits = peer(ids[:, :-1], use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        loss.backward()
+        return loss.detach()
+
+    ours.train(), peer.train()
+    own(), theirs()
+    timed = interleaved({"ours": own, "peer": theirs}, repeats=chosen.repeats)
+    apart = _apart(timed["ours"].value, timed["peer"].value)
+    case = f"training step, {chosen.layers} x 768, {chosen.length} tokens"
+    return [faster(case, timed["ours"], timed["peer"], _name(kind), quality={"apart": apart})]
+
+
+def prefill(chosen: Any, kinds: list[str]) -> list[Result]:
+    """Reading 256 tokens into a state, and the logits of what follows."""
+    import torch
+
+    kind = "mambapy" if "mambapy" in kinds else kinds[0]
+    ours, peer = models(chosen.layers, "eager")
+    peers = {"eager": peer} if kind == "eager" else {"eager": peer, kind: models(chosen.layers, kind)[1]}
+    ids = torch.randint(0, 50280, (1, 256), generator=torch.Generator().manual_seed(0))
+
+    def own() -> Any:
+        cache = ours.new_cache(1)
+        return ours.logits(ours.hidden(ids, cache=cache)[:, -1:])
+
+    found = []
+    for name, model in peers.items():
+        sides = {"ours": own, "peer": lambda m=model: m(ids, logits_to_keep=1, use_cache=True).logits[:, -1:]}
+        with torch.no_grad():
+            for side in sides.values():
+                side()
+            timed = interleaved(sides, repeats=chosen.repeats)
+        apart = _apart(timed["ours"].value, timed["peer"].value)
+        case = f"prefill, {chosen.layers} x 768, 256 tokens"
+        found.append(faster(case, timed["ours"], timed["peer"], _name(name), quality={"apart": apart}))
+    return found
+
+
+def decode(chosen: Any, kinds: list[str]) -> list[Result]:
+    """Sixteen tokens, one after the other, the likeliest each."""
+    import torch
+
+    ours, peer = models(chosen.layers, "eager")
+    ids = torch.randint(0, 50280, (1, 8), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        cache = ours.new_cache(1)
+        first = ours.logits(ours.hidden(ids, cache=cache)[:, -1:]).argmax(-1)
+        state = peer(ids, use_cache=True).cache
+
+    def own() -> Any:
+        mine, token, said = cache.select([0]), first, []
+        for _ in range(16):
+            token = ours.logits(ours.hidden(token, cache=mine)).argmax(-1)
+            said.append(token)
+        return torch.cat(said)
+
+    def theirs() -> Any:
+        import copy
+
+        mine, token, said = copy.deepcopy(state), first, []
+        for _ in range(16):
+            token = peer(token, cache=mine, use_cache=True).logits.argmax(-1)
+            said.append(token)
+        return torch.cat(said)
+
+    with torch.no_grad():
+        own(), theirs()
+        timed = interleaved({"ours": own, "peer": theirs}, repeats=chosen.repeats)
+    same = bool((timed["ours"].value == timed["peer"].value).all())
+    case = f"decode, {chosen.layers} x 768, 16 tokens"
+    return [faster(case, timed["ours"], timed["peer"], _name("eager"), quality={"same_tokens": same})]
+
+
+def _name(kind: str) -> str:
+    from importlib.metadata import version
+
+    name = f"transformers {version('transformers')}"
+    return {
+        "eager": name,
+        "mambapy": f"{name} with mambapy",
+        "compiled": f"{name}, compiled",
+    }[kind]
+
+
+def main() -> None:
+    """Run the cases."""
+    chosen = arguments(str(__doc__).partition("\n")[0], _options)
+    import importlib.util
+
+    import torch
+
+    torch.set_num_threads(chosen.threads)
+    kinds = ["eager"]
+    if importlib.util.find_spec("mambapy") is not None:
+        kinds.append("mambapy")
+    if chosen.compiled:
+        kinds.append("compiled")
+    results = []
+    for case in chosen.cases.split(","):
+        results += {"scan": scan, "block": block, "step": step, "prefill": prefill, "decode": decode}[case](
+            chosen, kinds
+        )
+    emit("mixers", chosen.threads, results, as_json=chosen.json)
+
+
+if __name__ == "__main__":
+    main()
