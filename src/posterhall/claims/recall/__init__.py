@@ -1,0 +1,15 @@
+"""Claims of Arora et al. 2023, "Zoology: Measuring and Improving Recall in Efficient Language Models".
+
+That what efficient models lack is recall: to tell, many times in a text, what once followed a token.
+
+- `budget`: many queries at one number of steps, with and without a short convolution before every mixer.
+- `planted`: a text in which what can be recalled is known, and where a gap in perplexity lies.
+- `table`: the published perplexities, whether they go with each other.
+"""
+
+from __future__ import annotations
+
+# In the order in which they are listed and reported.
+from posterhall.claims.recall import budget, planted, table  # isort: skip
+
+__all__ = ["budget", "planted", "table"]
