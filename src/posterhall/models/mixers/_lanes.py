@@ -94,6 +94,17 @@ def splat(typing_context: Any, number: Any) -> Any:
 
 
 @intrinsic
+def spread(typing_context: Any, array: Any, index: Any) -> Any:
+    """The index-th number of a float32 array's memory, 16 times."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, value=args[0]).data
+        return _splat(builder, builder.load(builder.gep(data, [args[1]])))
+
+    return LANES(array, types.intp), codegen
+
+
+@intrinsic
 def total(typing_context: Any, lanes: Any) -> Any:
     """The sum of the 16, in pairs."""
 

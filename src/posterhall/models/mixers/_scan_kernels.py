@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from posterhall.models.mixers._lanes import WIDTH, load, power, sigmoid, softplus, splat, store, total
+from posterhall.models.mixers._lanes import WIDTH, load, power, sigmoid, softplus, splat, spread, store, total
 
 KEEP = 16
 """Tokens from one kept state to the next."""
@@ -27,6 +27,14 @@ OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "boundscheck": False, "
 _ONE = np.float32(1.0)
 _ZERO = np.float32(0.0)
 _LN2 = np.float32(0.6931471805599453)
+
+
+@njit(**OPTIONS)
+def _scratch(count: int) -> Any:
+    """Room for so many numbers, zeros, that begins with a cache line: else half the vectors lie in two."""
+    room = np.zeros(count + WIDTH, np.float32)
+    first = (-room.ctypes.data % (4 * WIDTH)) // 4
+    return room[first : first + count]
 
 
 @njit(**OPTIONS)
@@ -50,7 +58,7 @@ def scan(
     tokens, width = x.shape[1], x.shape[2]
     size = a.shape[0]
     resets, keeps = fresh.shape[0] > 0, kept.shape[0] > 0
-    h, rates = np.empty(size * WIDTH, np.float32), np.empty(size * WIDTH, np.float32)
+    h, rates = _scratch(size * WIDTH), _scratch(size * WIDTH)
     for e in range(first, last, WIDTH):
         for n in range(size):
             store(h, n * WIDTH, load(state, (b * size + n) * width + e))
@@ -63,14 +71,16 @@ def scan(
                     store(kept, (at + n) * width + e, load(h, n * WIDTH))
             if resets and fresh[b, t]:
                 h[:] = _ZERO
-            at = (b * tokens + t) * width + e
+            at, told = (b * tokens + t) * width + e, (b * tokens + t) * size
             step, u = softplus(load(delta, at) + d_bias), load(x, at)
             z = load(gate, (b * tokens + t) * gate_row + e)
             push, total_y = step * u, d_skip * u
             for n in range(size):
-                now = power(step * load(rates, n * WIDTH)) * load(h, n * WIDTH) + push * inputs[b, t, n]
+                now = power(step * load(rates, n * WIDTH)) * load(h, n * WIDTH) + push * spread(
+                    inputs, told + n
+                )
                 store(h, n * WIDTH, now)
-                total_y = total_y + now * outputs[b, t, n]
+                total_y = total_y + now * spread(outputs, told + n)
             store(y, at, total_y * z * sigmoid(z))
         for n in range(size):
             store(state, (b * size + n) * width + e, load(h, n * WIDTH))
@@ -97,13 +107,13 @@ def scan_backward(
     resets = fresh.shape[0] > 0
     row = size * WIDTH
     channels = last - first
-    later = np.zeros(size * channels, np.float32)  # of the state behind the chunk, for each channel block
-    slopes = np.zeros(size * channels, np.float32)  # of a
-    rates = np.empty(row, np.float32)
-    states, decays = np.empty((KEEP + 1) * row, np.float32), np.empty(KEEP * row, np.float32)
-    into, out = np.empty(KEEP * row, np.float32), np.empty(KEEP * row, np.float32)
-    steps, rises = np.empty(KEEP * WIDTH, np.float32), np.empty(KEEP * WIDTH, np.float32)
-    errors = np.empty(KEEP * WIDTH, np.float32)
+    later = _scratch(size * channels)  # of the state behind the chunk, for each channel block
+    slopes = _scratch(size * channels)  # of a
+    rates = _scratch(row)
+    states, decays = _scratch((KEEP + 1) * row), _scratch(KEEP * row)
+    into, out = _scratch(KEEP * row), _scratch(KEEP * row)
+    steps, rises = _scratch(KEEP * WIDTH), _scratch(KEEP * WIDTH)
+    errors = _scratch(KEEP * WIDTH)
     for e in range(first, last):
         grad_skip[b, e] = grad_bias[b, e] = _ZERO
     for chunk in range((length - 1) // KEEP, -1, -1):
@@ -119,7 +129,7 @@ def scan_backward(
                 store(states, n * WIDTH, load(kept, ((b * kept.shape[1] + chunk) * size + n) * width + e))
             for t in range(start, stop):
                 i = t - start
-                at = (b * tokens + t) * width + e
+                at, told = (b * tokens + t) * width + e, (b * tokens + t) * size
                 raised = load(delta, at) + d_bias
                 step, u = softplus(raised), load(x, at)
                 z = load(gate, (b * tokens + t) * gate_row + e)
@@ -129,10 +139,10 @@ def scan_backward(
                     decay = power(step * load(rates, n * WIDTH))
                     if anew:
                         decay = splat(_ZERO)
-                    now = decay * load(states, i * row + n * WIDTH) + push * inputs[b, t, n]
+                    now = decay * load(states, i * row + n * WIDTH) + push * spread(inputs, told + n)
                     store(decays, i * row + n * WIDTH, decay)
                     store(states, (i + 1) * row + n * WIDTH, now)
-                    y = y + now * outputs[b, t, n]
+                    y = y + now * spread(outputs, told + n)
                 s, g = sigmoid(z), load(grad, at)
                 store(steps, i * WIDTH, step)
                 store(rises, i * WIDTH, sigmoid(raised))
@@ -141,16 +151,16 @@ def scan_backward(
             skip_sum, bias_sum = load(grad_skip, b * width + e), load(grad_bias, b * width + e)
             for t in range(stop - 1, start - 1, -1):
                 i = t - start
-                at = (b * tokens + t) * width + e
+                at, told = (b * tokens + t) * width + e, (b * tokens + t) * size
                 step, u, error = load(steps, i * WIDTH), load(x, at), load(errors, i * WIDTH)
                 push = step * u
                 d_push, d_step = splat(_ZERO), splat(_ZERO)
                 for n in range(size):
                     spot, place = i * row + n * WIDTH, block + n * WIDTH
-                    d_now = load(later, place) + error * outputs[b, t, n]
+                    d_now = load(later, place) + error * spread(outputs, told + n)
                     store(out, spot, load(out, spot) + error * load(states, spot + row))
                     store(into, spot, load(into, spot) + d_now * push)
-                    d_push = d_push + d_now * inputs[b, t, n]
+                    d_push = d_push + d_now * spread(inputs, told + n)
                     d_now = d_now * load(decays, spot)
                     store(later, place, d_now)
                     d_rate = d_now * load(states, spot)
