@@ -48,7 +48,7 @@ class Planted:
         chain = generator(seed, "recall", "chain").dirichlet(
             np.full(budget.background, 0.1), budget.background
         )
-        return cls(budget.length, chain, budget.keys, budget.facts)
+        return cls(budget.length, chain, budget.fact_keys, budget.facts)
 
     @property
     def vocab(self) -> int:
@@ -91,7 +91,7 @@ class Planted:
         return text[:, :-1], text[:, 1:]
 
     def hits(self, document: Ints) -> NDArray[np.bool_]:
-        """Which labels of a document (length + 1,) are values whose fact was there before, (length,)."""
+        """Which tokens of a document (T,) after the first, (T - 1,), are values of facts seen before."""
         values = document >= len(self.chain) + self.keys
         found: NDArray[np.bool_] = (slices.hits(document) & values)[1:]
         return found
@@ -116,14 +116,13 @@ def scored(budget: Budget, seed: int) -> Scored:
     """Train every model on the same documents, and test them on others.
 
     Args:
-        budget: gives the corpus (length, background, keys, facts), the models (width), their training (steps,
-            batch, rate) and `tested` documents.
+        budget: gives the corpus (length, background, fact_keys, facts), the models (width), their training
+            (steps, batch, rate) and `tested` documents.
         seed: of corpus, documents and weights.
     """
     task = Planted.of(budget, seed)
     train = Rows(task, seed=seed, split="train")
-    drawn = Rows(task, seed=seed, split="test").take(0, budget.tested)
-    documents = np.concatenate([drawn["ids"], drawn["labels"][:, -1:]], axis=1)
+    documents = list(Rows(task, seed=seed, split="test").take(0, budget.tested)["ids"])
     how = TrainSettings(
         lr=budget.rate,
         warmup=0.1,
@@ -139,7 +138,7 @@ def scored(budget: Budget, seed: int) -> Scored:
     for arm, mixer in MODELS.items():
         model = _model(task, budget, mixer, seed)
         fit(model, train, objective=next_token, settings=how)
-        losses[arm] = np.concatenate(nll(model.eval(), list(documents)))
+        losses[arm] = np.concatenate(nll(model.eval(), documents))
         parameters[arm] = sum(each.numel() for each in model.parameters())
     return Scored(losses, np.concatenate([task.hits(each) for each in documents]), parameters)
 

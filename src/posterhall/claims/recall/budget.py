@@ -13,7 +13,7 @@ _KIND = Paired(metric="accuracy", arms=(_LEAST, _MOST), margin=0.5)
 _PAPER = "above .99 against below .5 at width 64 (read off Fig. 2: length 512; Based is Arora et al. 2024's)"
 _CONTROL = "attention on rows whose answers are shuffled among the queries must not come out ahead"
 _DEVIATES = (
-    "length 64, 8 pairs, 256 tokens (laptop) against lengths to 512, 64 pairs, 8192 tokens; a thousand steps "
+    "length 64, 8 pairs, 256 tokens (laptop) against lengths to 512, 64 pairs, 8192 tokens; 800 steps "
     "of 64 fresh rows at most, where slow learners may still climb; width and depth are equal, parameters "
     "differ (rows tell them); pre-norm residuals without further norms; one learning rate for all at smoke "
     "and laptop; rotary positions for attention"
@@ -43,7 +43,7 @@ class RecallNeedsAttention(Claim):
             vocab=64,
             width=64,
             conv=0,
-            steps=250,
+            steps=300,
             batch=32,
             every=50,
             rates="0.005",
@@ -55,7 +55,7 @@ class RecallNeedsAttention(Claim):
             vocab=256,
             width=64,
             conv=0,
-            steps=1000,
+            steps=800,
             batch=64,
             every=100,
             rates="0.003",

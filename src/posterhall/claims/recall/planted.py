@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 from posterhall.claims import Axis, Budget, Claim, Figure, Paired, Panel, Row, Strip, Threshold, claim
 
 _DEVIATES = (
-    "documents of 64 tokens (laptop): a chain of 64 tokens with four facts a document between them (some 27 % "
-    "of all tokens can be recalled, against 6.4 % in the Pile), two layers of width 64 without feed-forward "
-    "layers, some hundred steps; both models have a short convolution of 3 taps before every mixer, the same "
-    "width, depth, rate and steps (parameters differ, rows tell them)"
+    "documents of 64 tokens (laptop): a chain of 64 tokens with four facts a document between them (some "
+    "27 % of all tokens can be recalled, against 6.4 % in the Pile), two layers of width 64 without "
+    "feed-forward layers, some hundred steps; both models have a short convolution of 3 taps before "
+    "every mixer, the same width, depth, rate and steps (parameters differ, rows tell them)"
 )
 _SCALES = {
     "smoke": Budget(
         length=32,
-        background=16,
-        keys=8,
+        background=20,
+        fact_keys=8,
         facts=2,
         width=32,
         steps=150,
@@ -28,7 +28,7 @@ _SCALES = {
     "laptop": Budget(
         length=64,
         background=64,
-        keys=32,
+        fact_keys=32,
         facts=4,
         width=64,
         steps=800,
@@ -40,7 +40,7 @@ _SCALES = {
     "full": Budget(
         length=256,
         background=512,
-        keys=256,
+        fact_keys=256,
         facts=16,
         width=256,
         steps=20_000,
