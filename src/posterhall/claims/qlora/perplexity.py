@@ -24,7 +24,7 @@ CODES: dict[str, tuple[str, int, dict[str, Any]]] = {
 }
 """Code, block and other settings of `posterhall.quantize.quantize`, by arm."""
 _MODEL = (
-    "byte-level decoders of 0.1 M (smoke) to 0.3 M parameters, trained here on documentation of Python's "
+    "byte-level decoders of 0.1 M (smoke) to 0.2 M parameters, trained here on documentation of Python's "
     "standard library and judged on other files of it, against OPT, BLOOM, LLaMA and Pythia of 125 M to 13 B "
     "on Pile-CC"
 )
@@ -33,7 +33,7 @@ _SCALES = {
         tokens=131_072, dim=64, layers=2, context=64, batch=16, lr=6e-3, held_out=30_000, seconds=9.0
     ),
     "laptop": Budget(
-        tokens=524_288, dim=96, layers=3, context=64, batch=16, lr=5e-3, held_out=60_000, seconds=40.0
+        tokens=393_216, dim=64, layers=3, context=64, batch=16, lr=6e-3, held_out=60_000, seconds=22.0
     ),
     "full": Budget(
         tokens=1_153_433_600, dim=768, layers=12, context=1024, batch=256, lr=6e-4, held_out=20_000_000,

@@ -19,7 +19,7 @@ COARSE, NARROW = "QLoRA with Int2", "QLoRA of rank 1 on queries alone"
 ALIKE, FEW = "QLoRA on queries and values, as many parameters", "QLoRA on queries and values, same rank"
 OTHER_START = "QLoRA (NF4 + DQ), other initial adapters"
 _DEVIATES = (
-    "byte-level decoders of 0.1 M (smoke) to 0.3 M parameters in float32, trained here on the code of "
+    "byte-level decoders of 0.1 M (smoke) to 0.2 M parameters in float32, trained here on the code of "
     "Python's standard library and tuned on its documentation, against models of 0.1 to 65 B; rates were "
     "chosen at smoke scale on three seeds that decide nothing"
 )
@@ -33,8 +33,8 @@ _SCALES = {
         rank=16, seconds=9.0,
     ),
     "laptop": Budget(
-        tokens=393_216, tuning=196_608, dim=96, layers=3, context=64, batch=16, lr=5e-3, held_out=40_000,
-        rank=16, seconds=60.0,
+        tokens=262_144, tuning=131_072, dim=64, layers=3, context=64, batch=16, lr=6e-3, held_out=40_000,
+        rank=16, seconds=36.0,
     ),
     "full": Budget(
         tokens=1_153_433_600, tuning=115_343_360, dim=768, layers=12, context=1024, batch=64, lr=6e-4,
