@@ -60,7 +60,7 @@ def _tree(rng: Any, max_depth: int, max_args: int, share: float, out: Any) -> An
 
 @njit(cache=True, nogil=True)
 def draw(rng: Any, over: int, max_depth: int, max_args: int, share: float, tries: int, out: Any) -> Any:
-    """The first tree of more than `over` tokens that fits into out: (its length, its value); (0, 0) for none."""
+    """The first tree of more than `over` tokens that fits into out: (length, value); (0, 0) for none."""
     for _ in range(tries):
         length, value = _tree(rng, max_depth, max_args, share, out)
         if length > over:
