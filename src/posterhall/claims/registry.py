@@ -79,6 +79,18 @@ PAPERS: dict[str, Paper] = {
         "NeurIPS 2023",
         "posterhall.claims.dpo",
     ),
+    "recall": Paper(
+        "Zoology: Measuring and Improving Recall in Efficient Language Models",
+        "Arora, Eyuboglu, Timalsina, Johnson, Poli, Zou, Rudra & Ré",
+        "ICLR 2024",
+        "posterhall.claims.recall",
+    ),
+    "state_space": Paper(
+        "Efficiently Modeling Long Sequences with Structured State Spaces",
+        "Gu, Goel & Ré",
+        "ICLR 2022",
+        "posterhall.claims.state_space",
+    ),
 }
 
 
