@@ -1,7 +1,7 @@
 """Best-of-n: the best of n answers by a reward, what it can be expected to be, and how far it leads away.
 
 Whatever the reward, the best of n draws of a model is a policy of its own (Stiennon et al. 2020; Rafailov et
-al. 2023, §6).
+al. 2023, §6); where all its answers are known, `posterhall.metrics.frontier.best_of` has its distribution.
 """
 
 from __future__ import annotations
@@ -49,45 +49,6 @@ def expected_best(rewards: npt.ArrayLike) -> Floats:
         expected += share * ordered[i - 1]
         share = share * np.maximum(i - sizes, 0) / max(i - 1, 1)
     return expected
-
-
-def chances(probabilities: npt.ArrayLike, rewards: npt.ArrayLike, n: int) -> Floats:
-    """The probability of each outcome to be the best of n draws.
-
-    Of equally good outcomes the one that came first is taken, so they share what is theirs by their
-    probabilities.
-
-    Args:
-        probabilities: (outcomes,) of the model, >= 0, summing to 1.
-        rewards: (outcomes,) finite.
-        n: draws, >= 1.
-
-    Returns:
-        (outcomes,), summing to 1.
-    """
-    p, r = np.asarray(probabilities, np.float64), _finite(rewards, "rewards")
-    if p.shape != r.shape or not (p >= 0).all() or not abs(p.sum() - 1) <= 1e-6:
-        raise DataError(
-            f"{p.size} probabilities, which sum to {p.sum():.6g}, for {r.size} rewards; give one each, none "
-            "negative, that sum to 1"
-        )
-    _check_draws(n)
-    levels, level = np.unique(r, return_inverse=True)
-    mass = np.bincount(level, weights=p, minlength=len(levels))
-    upto = np.minimum(np.cumsum(mass) / mass.sum(), 1.0)
-    before = np.concatenate(([0.0], upto[:-1]))
-    # F^n - F_^n without cancellation, where F_ is close to F.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        taken = np.where(upto > 0, -(upto**n) * np.expm1(n * np.log(before / upto)), 0.0)
-        share = np.where(mass > 0, taken / mass, 0.0)
-    return np.asarray(p * share[level])
-
-
-def kl(probabilities: npt.ArrayLike, rewards: npt.ArrayLike, n: int) -> float:
-    """KL(best of n || model) of a distribution that is known, exactly, in nats; arguments as of `chances`."""
-    p, q = np.asarray(probabilities, np.float64), chances(probabilities, rewards, n)
-    some = q > 0
-    return float((q[some] * np.log(q[some] / p[some])).sum())
 
 
 def kl_bound(n: int) -> float:
