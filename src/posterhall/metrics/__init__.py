@@ -1,4 +1,4 @@
-"""Pure scoring functions on arrays and texts: probability, text, emergence, agreement. All take batches.
+"""Pure scoring functions on arrays and texts: probability, text, emergence, agreement, frontier; in batches.
 
 ::
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__all__ = ["agreement", "emergence", "probability", "text"]
+__all__ = ["agreement", "emergence", "frontier", "probability", "text"]
 
 
 def __getattr__(name: str) -> ModuleType:

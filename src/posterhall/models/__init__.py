@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from posterhall.models.generate import Generation
     from posterhall.models.hub import load, save
 
-_MODULES = ("best_of", "cache", "config", "counts", "decoder", "generate", "hub", "mixers", "reward")
+_MODULES = (
+    "best_of", "cache", "config", "counts", "decoder", "enumeration", "generate", "hub", "mixers", "reward",
+)  # fmt: skip
 _NAMES = {
     "Cache": "cache",
     "Decoder": "decoder",
