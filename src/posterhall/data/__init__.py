@@ -2,8 +2,9 @@
 
 Modules are imported on first use. Word vectors read `posterhall.data.corpus`, `.vocabulary` and
 `.phrases`; language models `.documents`, `.tokenizer`, `.tokens` and `.packing`, `.chat` where they are
-fine-tuned, and `.preference` where they are aligned. `.python_text` is the text that every machine with
-Python has, `.synthetic` is made here.
+fine-tuned, and `.preference` where they are aligned. `.labelled` is what sequences with a class are;
+`.long_range`, `.image_sequences`, `.audio` and `.dna` read them. `.python_text` is the text that every
+machine with Python has, `.synthetic` is made here.
 """
 
 from __future__ import annotations
@@ -12,14 +13,19 @@ import importlib
 from types import ModuleType
 
 _MODULES = (
+    "audio",
     "chat",
     "chat_batches",
     "chat_template",
     "chat_tokens",
     "corpus",
+    "dna",
     "documents",
     "encoded",
     "epochs",
+    "image_sequences",
+    "labelled",
+    "long_range",
     "objects",
     "packing",
     "phrases",

@@ -1,1 +1,1 @@
-"""Generated corpora whose truth is known: planted analogies, composition and phrases."""
+"""Generated data whose truth is known: planted analogies and phrases, mazes, recall, ListOps, Pathfinder."""
