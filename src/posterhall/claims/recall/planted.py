@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from posterhall.claims import Axis, Budget, Claim, Figure, Paired, Panel, Row, Strip, Threshold, claim
@@ -71,8 +72,6 @@ class RecallExplainsTheGap(Claim):
     scales = _SCALES
 
     def run(self, budget: Budget, seed: int) -> Iterator[Row]:
-        import math
-
         from posterhall.claims.recall._planted import at_random, scored
         from posterhall.errors import DataError
         from posterhall.evals.recall.slices import cut, gap_share

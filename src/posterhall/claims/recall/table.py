@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from posterhall.claims import Axis, Bars, Budget, Claim, Figure, Fit, Panel, Reference, Row, Threshold, claim
@@ -38,9 +41,6 @@ class HitsAreAsManyAsTheTextSays(Claim):
     scales = _SCALES
 
     def run(self, budget: Budget, seed: int) -> Iterator[Row]:
-        import statistics
-        from dataclasses import replace
-
         from posterhall.evals.recall.published import recompute
 
         rows = _unrounded(seed)
@@ -75,8 +75,6 @@ class PrintedSharesFollow(Claim):
     scales = _SCALES
 
     def run(self, budget: Budget, seed: int) -> Iterator[Row]:
-        import math
-
         from posterhall.evals.recall.published import recompute
 
         found = [each for each in recompute(_unrounded(seed)) if each.gap is not None]
@@ -96,8 +94,6 @@ class PrintedSharesFollow(Claim):
 
 def _unrounded(seed: int) -> list[list[Published]]:
     """Table 1 with the digits that rounding may have cut off."""
-    from dataclasses import replace
-
     from posterhall.evals.recall.published import ZOOLOGY
     from posterhall.seeds import generator
 
