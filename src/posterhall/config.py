@@ -275,6 +275,8 @@ def _words(kind: Any) -> str:
         if arguments[-1:] == (Ellipsis,):
             return f"a list, each {_words(arguments[0])}"
         return f"a list of {len(arguments)}: {', '.join(map(_words, arguments))}"
+    if origin is Mapping:  # in Python alone: files and --set have flat settings
+        return "values by name"
     if kind not in _IN_WORDS:
         raise TypeError(f"a setting cannot be of type {kind!r}; see the documentation of posterhall.config")
     return _IN_WORDS[kind]
