@@ -97,20 +97,27 @@ class Encoder(nn.Module):
 
 
 def made(arm: str, budget: Budget, seed: int) -> nn.Module:
-    """The network of an arm ("S4D-Lin", "S4D-Real", "LSTM", "GRU", "Transformer"), all of about one size.
+    """The network of an arm ("S4D-Lin", "S4D-Real", "LSTM", "GRU", "Transformer").
 
-    At S4D's width 48 of three layers: 34, 29, 30 and 33 thousand parameters; widths follow it.
+    S4D has the budget's width; the others the one that comes nearest to its number of parameters.
     """
     dim = budget.width
-    if arm.startswith("S4D"):
-        real = arm == "S4D-Real"
-        given: dict[str, Setting] = {"state": budget.state, "init": "real" if real else "lin"}
-        return OnMixer("s4d", given, dim=dim, layers=budget.layers, length=budget.length, seed=seed)
-    if arm in ("LSTM", "GRU"):
-        width = dim if arm == "LSTM" else dim * 7 // 6
+
+    def sized(width: int) -> nn.Module:
+        if arm == "Transformer":
+            return Encoder(dim=width, layers=budget.layers, length=budget.length, seed=seed)
         return Recurrent(arm, dim=width, layers=max(1, budget.layers - 1), seed=seed)
-    width = max(4, dim * 2 // 3 // 4 * 4)
-    return Encoder(dim=width, layers=budget.layers, length=budget.length, seed=seed)
+
+    def s4d(init: str) -> nn.Module:
+        given: dict[str, Setting] = {"state": budget.state, "init": init}
+        return OnMixer("s4d", given, dim=dim, layers=budget.layers, length=budget.length, seed=seed)
+
+    if arm.startswith("S4D"):
+        return s4d("real" if arm == "S4D-Real" else "lin")
+    wanted = parameters(s4d("lin"))
+    # Four heads of the Transformer must divide its width; parameters grow with it.
+    widths = range(4, 4 * dim + 1, 4 if arm == "Transformer" else 1)
+    return min((sized(width) for width in widths), key=lambda model: abs(parameters(model) - wanted))
 
 
 def flattened(images: NDArray[np.float32], length: int) -> NDArray[np.float32]:
@@ -120,7 +127,7 @@ def flattened(images: NDArray[np.float32], length: int) -> NDArray[np.float32]:
     return square.reshape(len(images), -1) * 2 - 1
 
 
-def accuracy(arm: str, budget: Budget, seed: int, *, shuffled: bool = False) -> dict[str, float]:
+def accuracy(arm: str, budget: Budget, seed: int, *, shuffled: bool = False) -> dict[str, Any]:
     """Train an arm at every rate of the budget, and test the one that was best on validation images.
 
     Args:

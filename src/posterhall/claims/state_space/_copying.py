@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from posterhall.claims.recall._arms import Shuffled
 from posterhall.claims.rows import Budget
 from posterhall.data.synthetic.in_context import SelectiveCopying
@@ -16,7 +18,7 @@ _STATE = 32
 """Numbers of state by the width: Mamba's 16 for each of two inner channels, S4D's 32."""
 
 
-def trained(mixer: str, budget: Budget, seed: int, *, shuffled: bool = False) -> dict[str, float]:
+def trained(mixer: str, budget: Budget, seed: int, *, shuffled: bool = False) -> dict[str, Any]:
     """Train two layers of a mixer and test them on 1,024 fresh rows.
 
     Args:

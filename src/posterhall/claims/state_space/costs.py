@@ -61,17 +61,17 @@ class ConvolutionsGrowSlower(Claim):
                 for parameter in mixers[arm].parameters():
                     torch.nn.init.normal_(parameter, std=budget.width**-0.5, generator=draw)
         least = {arm: [np.inf] * len(lengths) for arm in mixers}
-        with torch.no_grad():
-            for at, length in enumerate(lengths):
-                x = torch.empty(1, length, budget.width).normal_(generator=draw)
-                # The first repetition warms up and is not counted. In training mode kernels are made anew.
-                for repeat in range(budget.repeats + 1):
-                    for arm, mixer in mixers.items():
-                        began = time.process_time()
-                        mixer(x, Placement(1, length, x.device))
-                        took = time.process_time() - began
-                        if repeat:
-                            least[arm][at] = min(least[arm][at], took)
+        for at, length in enumerate(lengths):
+            x = torch.empty(1, length, budget.width).normal_(generator=draw)
+            # With gradients on, as in training: without them a layer keeps its kernel's transform from call
+            # to call, and making it would not be counted. The first repetition warms up.
+            for repeat in range(budget.repeats + 1):
+                for arm, mixer in mixers.items():
+                    began = time.process_time()
+                    mixer(x, Placement(1, length, x.device))
+                    took = time.process_time() - began
+                    if repeat:
+                        least[arm][at] = min(least[arm][at], took)
         for arm, times in least.items():
             slope = np.polyfit(np.log(lengths), np.log(times), 1)[0]
             yield Row(arm, seed, slope=float(slope), times=times, lengths=lengths)

@@ -75,7 +75,7 @@ class S4dSeesFurther(Claim):
     diverged = {"accuracy": 0.1}
     scales = {
         "smoke": Budget(
-            length=256, width=16, layers=2, state=16, steps=30, tested=300, rates="0.004", seconds=5.0
+            length=256, width=16, layers=2, state=16, steps=10, tested=300, rates="0.004", seconds=5.0
         ),
         "laptop": Budget(
             length=256,

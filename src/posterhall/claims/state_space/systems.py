@@ -113,14 +113,15 @@ class UnstablePolesOverflow(Claim):
         for arm, sign in ((_SEEN, 1.0), (_STABLE, -1.0)):
             pole = torch.from_numpy(sign * real + 1j * turn)
             log_a, b_bar = diagonal(pole, torch.from_numpy(step), "zoh")
-            a_bar, b_bar = torch.exp(log_a).numpy().astype(np.complex64), b_bar.numpy().astype(np.complex64)
+            factor = torch.exp(log_a).numpy().astype(np.complex64)
+            driven = b_bar.numpy().astype(np.complex64)
             noise = generator(seed, "noise")
             state = np.zeros(budget.poles, np.complex64)
             seen = 3 * foretold
             going = np.ones(budget.poles, bool)
             with np.errstate(over="ignore", invalid="ignore"):
                 for k in range(1, limit):
-                    state = a_bar * state + b_bar * noise.normal(size=budget.poles).astype(np.float32)
+                    state = factor * state + driven * noise.normal(size=budget.poles).astype(np.float32)
                     over = going & ~np.isfinite(state)
                     seen[over] = np.minimum(seen[over], k)
                     going &= ~over
@@ -143,9 +144,9 @@ class EulerBlowsUp(Claim):
     control_arms = ("Euler, steps of 0.01", "bilinear, steps of 0.01")
     deviates = "nothing"
     scales = {
-        "smoke": Budget(steps=300, seconds=0.1),
-        "laptop": Budget(steps=300, seeds=20, seconds=0.1),
-        "full": Budget(steps=300, seeds=100, seconds=0.1),
+        "smoke": Budget(steps=150, seconds=0.1),
+        "laptop": Budget(steps=150, seeds=20, seconds=0.1),
+        "full": Budget(steps=150, seeds=100, seconds=0.1),
     }
 
     def run(self, budget: Budget, seed: int) -> Iterator[Row]:
