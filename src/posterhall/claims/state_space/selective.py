@@ -25,7 +25,7 @@ class SelectionNeedsTokens(Claim):
     control_arms = (_SHUFFLED, "S4D")
     deviates = (
         "64 tokens and 4 of them copied; thousands of rows against 25 million; Mamba has its own short "
-        "convolution and gate, S4D neither: blocks as they are"
+        "convolution and gate and twice the parameters, S4D neither: blocks as they are"
     )
     diverged = {"accuracy": 0.0}
     scales = {
