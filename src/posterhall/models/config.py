@@ -99,8 +99,8 @@ class DecoderConfig:
         for name, given in self.mixer_settings.items():
             if name not in self.mixers:
                 raise DataError(
-                    f"mixer_settings has '{name}'; the model mixes by {', '.join(dict.fromkeys(self.mixers))}."
-                    + did_you_mean(name, self.mixers)
+                    f"mixer_settings has '{name}'; the model mixes by "
+                    f"{', '.join(dict.fromkeys(self.mixers))}." + did_you_mean(name, self.mixers)
                 )
             if not isinstance(given, Mapping):
                 raise DataError(f"mixer_settings of {name} are {given!r}; give its settings by name")

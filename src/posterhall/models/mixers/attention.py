@@ -24,7 +24,8 @@ def make(config: DecoderConfig, layer: int) -> Attention:
 class Attention(nn.Module):
     """softmax(Q K^T / sqrt(H)) V (Vaswani et al. 2017, eq. 1), each head of keys serving several of queries.
 
-    Queries and keys are turned by their positions if the decoder's are rotary. Projections of queries, keys and values are one matrix, in this order; files keep them apart.
+    Queries and keys are turned by their positions if the decoder's are rotary. Projections of queries, keys
+    and values are one matrix, in this order; files keep them apart.
     """
 
     causal = True
@@ -181,8 +182,8 @@ def rotary_table(
 ) -> torch.Tensor:
     """(2, length, head_dim / 2): cos and sin of position * theta^(-2 i / head_dim), computed in float32.
 
-    Without theta nothing is turned: cosines of 1. Float32, as every implementation whose checkpoints are read here has it; for the large angles of long
-    texts float64 would give other logits.
+    Without theta nothing is turned: cosines of 1. Float32, as every implementation whose checkpoints are read
+    here has it; for the large angles of long texts float64 would give other logits.
     """
     if theta is None:
         ones = torch.ones((length, head_dim // 2), dtype=dtype, device=device)

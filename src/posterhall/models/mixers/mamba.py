@@ -94,8 +94,7 @@ class Rates(FullPrecision):
                 torch.isfinite(given).all() and (name != "a_log" or torch.exp(given.float()).gt(0).all())
             ):
                 raise DataError(
-                    f"{prefix}{name} is not finite, or has poles of 0; the weights are broken, "
-                    "load others"
+                    f"{prefix}{name} is not finite, or has poles of 0; the weights are broken, load others"
                 )
         super()._load_from_state_dict(state_dict, prefix, *others)
 
