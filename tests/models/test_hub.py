@@ -14,6 +14,7 @@ from posterhall.models import hub, load, save
 from posterhall.runs import Run
 
 transformers = pytest.importorskip("transformers")
+from hf_tiny import IDS, MAKERS, logits  # noqa: E402
 
 
 def theirs(directory):
@@ -23,6 +24,13 @@ def theirs(directory):
 def same(a, b, tolerance=1e-5):
     """Whether logits are equal but for rounding, which is relative to the largest of them."""
     return (a - b).abs().max().item() <= tolerance * max(1.0, b.abs().max().item())
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_every_architecture_is_loaded_by_the_room(tmp_path, kind):
+    directory = MAKERS[kind](tmp_path / kind)
+    with torch.no_grad():
+        assert same(logits(load(directory), IDS), theirs(directory)(IDS).logits)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -35,7 +43,7 @@ def test_transformers_reads_what_is_saved(tmp_path, name, shard_bytes):
     other = theirs(tmp_path / "m")
     assert type(other).__name__ == "LlamaForCausalLM"
     assert same(other(ids).logits, model(ids))
-    assert same(load(tmp_path / "m")(ids), model(ids), 0)
+    assert same(hub.load(tmp_path / "m")(ids), model(ids), 0)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -49,7 +57,7 @@ def test_what_transformers_saves_is_read(tmp_path, tied, shards):
     torch.manual_seed(3)
     other = transformers.LlamaForCausalLM(config).eval()
     other.save_pretrained(tmp_path, max_shard_size=shards)
-    model = load(tmp_path)
+    model = hub.load(tmp_path)
     assert not model.training
     ids = tokens(model)
     assert same(model(ids), other(ids).logits)
@@ -76,11 +84,11 @@ def test_gradients_are_those_of_transformers(tmp_path):
 
 def test_the_type_is_kept_or_chosen(tmp_path):
     save(decoder().to(torch.bfloat16), tmp_path / "m")
-    assert load(tmp_path / "m").embedding.dtype == torch.bfloat16
-    assert load(tmp_path / "m", dtype="float32").embedding.dtype == torch.float32
+    assert hub.load(tmp_path / "m").embedding.dtype == torch.bfloat16
+    assert hub.load(tmp_path / "m", dtype="float32").embedding.dtype == torch.float32
     assert theirs(tmp_path / "m").dtype == torch.bfloat16
     with pytest.raises(DataError, match="one of float32"):
-        load(tmp_path / "m", dtype="int8")
+        hub.load(tmp_path / "m", dtype="int8")
 
 
 class Words:
@@ -97,7 +105,7 @@ def test_saving_over_a_model_replaces_it_and_nothing_else(tmp_path):
     save(other, tmp_path / "m")
     names = {each.name for each in (tmp_path / "m").iterdir()}
     assert names == {"README.md", "tokenizer.json", hub.WEIGHTS, hub.CONFIG, hub.GENERATION}
-    assert same(load(tmp_path / "m")(tokens(other)), other(tokens(other)), 0)
+    assert same(hub.load(tmp_path / "m")(tokens(other)), other(tokens(other)), 0)
     assert [each.name for each in tmp_path.iterdir()] == ["m"]  # nothing temporary is left
 
 
@@ -117,7 +125,7 @@ def test_a_failed_saving_leaves_the_old_model(tmp_path):
     save(model, tmp_path / "m")
     with pytest.raises(RuntimeError):
         save(decoder(seed=1), tmp_path / "m", tokenizer=Broken())
-    assert same(load(tmp_path / "m")(tokens(model)), model(tokens(model)), 0)
+    assert same(hub.load(tmp_path / "m")(tokens(model)), model(tokens(model)), 0)
     assert [each.name for each in tmp_path.iterdir()] == ["m"]
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="it is a file"):
@@ -129,10 +137,10 @@ def test_a_failed_saving_leaves_the_old_model(tmp_path):
 def test_a_run_is_a_place_for_a_model(tmp_path):
     with Run.start(tmp_path / "run", kind="train lm", config={}) as run:
         with pytest.raises(DataError, match="has the training ended"):
-            load(tmp_path / "run")
+            hub.load(tmp_path / "run")
         save(decoder(), run.artifact("model"))
         run.finish()
-    assert load(tmp_path / "run").config.dim == 24
+    assert hub.load(tmp_path / "run").config.dim == 24
 
 
 def edited(tmp_path, **changes):
@@ -168,7 +176,7 @@ def edited(tmp_path, **changes):
 )
 def test_other_architectures_and_settings_are_refused(tmp_path, changes, said):
     with pytest.raises(DataError, match=said):
-        load(edited(tmp_path, **changes))
+        hub.load(edited(tmp_path, **changes))
 
 
 def test_bad_files_are_refused(tmp_path):
@@ -178,29 +186,29 @@ def test_bad_files_are_refused(tmp_path):
     for damaged in (whole[:-50], whole[:5], b"", b"\xff" * 100):
         weights.write_bytes(damaged)
         with pytest.raises(DataError, match="not a whole safetensors file"):
-            load(directory)
+            hub.load(directory)
     weights.write_bytes(whole[:5])
     with pytest.raises(DataError, match="not a whole safetensors file"):
         hub.stored(directory)
     weights.rename(directory / "pytorch_model.bin")
     with pytest.raises(DataError, match=r"pytorch_model.bin is a pickle.*save_pretrained"):
-        load(directory)
+        hub.load(directory)
     (directory / "pytorch_model.bin").unlink()
     with pytest.raises(DataError, match="has no weights"):
-        load(directory)
+        hub.load(directory)
     (directory / hub.CONFIG).write_text("{")
     with pytest.raises(DataError, match="cannot be read as JSON"):
-        load(directory)
+        hub.load(directory)
     (directory / hub.CONFIG).write_text("[]")
     with pytest.raises(DataError, match="must be an object"):
-        load(directory)
+        hub.load(directory)
     (directory / hub.CONFIG).unlink()
     with pytest.raises(DataError, match=r"has no config.json"):
-        load(directory)
+        hub.load(directory)
     with pytest.raises(DataError, match="is a file"):
-        load(pathlib.Path(__file__))
+        hub.load(pathlib.Path(__file__))
     with pytest.raises(DataError, match="no model at nowhere"):
-        load("nowhere")
+        hub.load("nowhere")
 
 
 @pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "x.bin", 3, "sub/model.safetensors"])
@@ -208,7 +216,7 @@ def test_an_index_names_only_files_beside_it(tmp_path, name):
     directory = save(decoder(), tmp_path / "m", shard_bytes=2000)
     (directory / hub.INDEX).write_text(json.dumps({"weight_map": {"model.norm.weight": name}}))
     with pytest.raises(DataError, match="no file beside it"):
-        load(directory)
+        hub.load(directory)
 
 
 def test_a_missing_shard_is_named(tmp_path):
@@ -216,10 +224,10 @@ def test_a_missing_shard_is_named(tmp_path):
     first = min(directory.glob("*.safetensors"))
     first.unlink()
     with pytest.raises(DataError, match=f"{first.name} is missing"):
-        load(directory)
+        hub.load(directory)
     (directory / hub.INDEX).write_text("{}")
     with pytest.raises(DataError, match="no weight_map"):
-        load(directory)
+        hub.load(directory)
 
 
 def test_quantised_weights_are_refused(tmp_path):
@@ -230,7 +238,7 @@ def test_quantised_weights_are_refused(tmp_path):
     tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.int8)
     save_file(tensors, directory / hub.WEIGHTS)
     with pytest.raises(DataError, match="only floating-point weights"):
-        load(directory)
+        hub.load(directory)
 
 
 def test_an_id_of_the_hub_is_fetched_without_pickles(tmp_path, monkeypatch):
@@ -244,7 +252,7 @@ def test_an_id_of_the_hub_is_fetched_without_pickles(tmp_path, monkeypatch):
         return str(directory)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    assert load("someone/tiny").config.dim == 24
+    assert hub.load("someone/tiny").config.dim == 24
     assert asked == {
         "name": "someone/tiny",
         "patterns": ["*.json", "*.safetensors", "tokenizer*", "*.jinja", "merges.txt", "vocab.txt"],
@@ -255,7 +263,7 @@ def test_an_id_of_the_hub_is_fetched_without_pickles(tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(DataError, match=r"404 not found$"):
-        load("someone/tiny")
+        hub.load("someone/tiny")
 
     def absent(module, extra, purpose):
         if module == "huggingface_hub":
@@ -264,7 +272,7 @@ def test_an_id_of_the_hub_is_fetched_without_pickles(tmp_path, monkeypatch):
 
     monkeypatch.setattr(hub, "require", absent)
     with pytest.raises(MissingExtra, match=r"posterhall\[hf\]"):
-        load("someone/tiny")
+        hub.load("someone/tiny")
 
 
 def test_only_the_architecture_can_be_saved(tmp_path):

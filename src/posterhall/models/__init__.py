@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from posterhall.models.cache import Cache
+    from posterhall.models.causal import load
     from posterhall.models.config import DecoderConfig
     from posterhall.models.counts import flops_per_token, parameters_count
     from posterhall.models.decoder import Decoder
     from posterhall.models.generate import Generation
-    from posterhall.models.hub import load, save
+    from posterhall.models.hub import save
 
 _MODULES = (
-    "best_of", "cache", "config", "counts", "decoder", "enumeration", "generate", "hub", "mixers", "reward",
+    "architectures", "best_of", "cache", "causal", "config", "counts", "decoder", "enumeration", "foreign",
+    "generate", "hub", "mixers", "plan", "quantized", "reward",
 )  # fmt: skip
 _NAMES = {
     "Cache": "cache",
@@ -29,7 +31,7 @@ _NAMES = {
     "DecoderConfig": "config",
     "Generation": "generate",
     "flops_per_token": "counts",
-    "load": "hub",
+    "load": "causal",
     "parameters_count": "counts",
     "save": "hub",
 }
