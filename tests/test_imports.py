@@ -114,6 +114,8 @@ def test_importing_the_package_loads_no_room():
 
 
 def test_every_room_is_reached_from_the_package():
+    rooms = {place.parent.name for place in Path(posterhall.__file__).parent.glob("*/__init__.py")}
+    assert rooms - {"cli"} <= set(posterhall.__all__)
     for name in posterhall.__all__:
         assert getattr(posterhall, name) is not None
     assert set(posterhall.__all__) <= set(dir(posterhall))
