@@ -17,7 +17,10 @@ COMMANDS = {
         "Text before training: phrases, duplicates, filters, mixtures, statistics.",
     ),
     "train": ("posterhall.cli.train:app", "Train language models."),
-    "model": ("posterhall.cli.model:app", "Generate text with a model, and see what it is."),
+    "model": (
+        "posterhall.cli.model:app",
+        "Generate text, see what a model is, quantise it, merge adapters, plan memory.",
+    ),
     "lm": ("posterhall.cli.lm:app", "Ask language models: one question, or the same of many documents."),
     "scale": ("posterhall.cli.scale:app", "Scaling laws: fit, allocate, and look for emergence."),
     "eval": ("posterhall.cli.eval:app", "Evaluate a model: on tasks, at planning, in a tournament."),

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from posterhall.models.config import DecoderConfig
     from posterhall.models.quantized import Quantization
 
-app = typer.Typer(help="Generate text with a model, and see what it is.", no_args_is_help=True)
+app = typer.Typer(
+    help="Generate text, see what a model is, quantise it, merge adapters, plan memory.", no_args_is_help=True
+)
 app.command()(quantize)
 app.command()(merge)
 app.command()(plan)
