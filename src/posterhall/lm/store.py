@@ -26,6 +26,7 @@ WAIT = 30.0
 """Seconds to wait for another process that writes."""
 
 _SCHEMA = f"""
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS answers (
     key BLOB NOT NULL, number INTEGER NOT NULL, value TEXT NOT NULL,
     made INTEGER NOT NULL, used INTEGER NOT NULL,
@@ -33,6 +34,7 @@ CREATE TABLE IF NOT EXISTS answers (
 );
 CREATE INDEX IF NOT EXISTS by_use ON answers (used);
 PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
 """
 
 
@@ -159,13 +161,15 @@ class Store:
                 f"{self.path}: cannot be used as a cache: {error}; choose another place"
             ) from None
         try:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            # In one statement, so of one moment: another process may be making the tables.
+            version, tables = connection.execute(
+                "SELECT user_version, (SELECT count(*) FROM sqlite_master) FROM pragma_user_version"
+            ).fetchone()
             if version > SCHEMA_VERSION:
                 raise DataError(
                     f"{self.path}: a cache of version {version}, and this program knows {SCHEMA_VERSION}; "
                     "update posterhall, or choose another file"
                 )
-            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if version == 0 and tables:
                 raise DataError(f"{self.path}: a database of something else; choose another file")
             connection.execute("PRAGMA journal_mode = WAL")
