@@ -265,8 +265,21 @@ def small_files(tmp_path_factory):
     from posterhall.train.lm import train_lm
     from posterhall.train.lm_settings import LmSettings
 
-    tiny = LmSettings(dim=8, layers=1, heads=2, context=16, batch=4, steps=3)
+    tiny = LmSettings(dim=8, layers=1, heads=2, context=128, batch=4, steps=3)
     train_lm(tiny, [folder / "pool.jsonl"], folder / "lm", device="cpu")
+
+    asked = [f"capital of {land}?" for land in towns]
+    (folder / "prompts.txt").write_text("\n".join(asked) + "\n")
+    chats = [{"prompt": a, "completion": f" {b}"} for a, b in zip(asked, towns.values(), strict=True)]
+    (folder / "chats.jsonl").write_text("\n".join(map(json.dumps, chats * 3)) + "\n")
+    chosen = [{"prompt": row["prompt"], "chosen": row["completion"], "rejected": " no"} for row in chats]
+    (folder / "preferences.jsonl").write_text("\n".join(map(json.dumps, chosen)) + "\n")
+
+    from posterhall.train.sft import train_sft
+    from posterhall.train.sft_settings import SftSettings
+
+    adapter = SftSettings(quantize="nf4", lora_rank=2, steps=2, lr=1e-2)
+    train_sft(adapter, folder / "lm", [folder / "chats.jsonl"], folder / "sft", device="cpu")
     return folder
 
 
