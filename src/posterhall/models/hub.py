@@ -161,6 +161,11 @@ def load(
 
     require("safetensors", "train", "loading a model")
     directory = locate(path)
+    if is_adapter(directory):
+        raise DataError(
+            f"{directory} is an adapter, and a whole model is needed here; merge it first: "
+            "posterhall model merge"
+        )
     config, wanted = read_config(directory), dtype_of(dtype)
     how = quantized.of(quantize)
     check_quantized_once(directory, how)

@@ -26,7 +26,7 @@ from posterhall.models import hub
 from posterhall.models.reward import RewardModel, save
 from posterhall.objectives.reward import bradley_terry
 from posterhall.runs import Run
-from posterhall.train import loop
+from posterhall.train import loop, starting
 from posterhall.train.jobs import run_job
 from posterhall.train.language import trees
 from posterhall.train.preferences import read_tokens, split
@@ -193,8 +193,13 @@ class _Job:
 
     def train(self, run: Run | None, sources: Sequence[Path], held_out: Sequence[Path]) -> dict[str, Any]:
         settings = self.settings
-        tokenizer = tokenizers.load(self.directory)
         backbone = hub.load(self.directory, dtype=torch.float32)
+        if hub.read_quantization(self.directory) is not None:
+            raise DataError(
+                f"the weights of {self.directory} are quantised and cannot be trained; "
+                "give the original model"
+            )
+        tokenizer = tokenizers.load(self.directory)
         if backbone.config.vocab_size < tokenizer.vocab_size:
             raise DataError(
                 f"{self.directory}: the tokeniser has {tokenizer.vocab_size:,} tokens, the model only "
@@ -205,7 +210,7 @@ class _Job:
         how: dict[str, Any] = {
             "longest": backbone.config.max_length - 1,  # the end of an answer is read too
             "place": self.directory,
-            "template": chat_template.load(self.directory),
+            "template": chat_template.load(self.directory, now=starting.time_of(self.out)),
         }
         found, tokens = read_tokens(settings, sources, tokenizer, **how)
         tokens = whole(tokens)
