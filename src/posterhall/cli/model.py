@@ -276,7 +276,10 @@ def _show_scores(judged: dict[str, Any]) -> None:
     emit_table(rows, header=("n", "reward", "best of n", ""), right=(0, 1, 2), stream=sys.stderr)
 
 
-_SHAPE = ("vocab_size", "dim", "layers", "heads", "kv_heads", "ffn_dim", "context", "rope_theta", "tied")
+_SHAPE = (
+    "vocab_size", "dim", "layers", "mixers", "heads", "kv_heads", "ffn_dim", "context", "positions",
+    "rope_theta", "tied",
+)  # fmt: skip
 
 
 def _tokenizer(directory: Path) -> Tokenizer | None:
@@ -342,11 +345,13 @@ def _shape(config: DecoderConfig) -> dict[str, Any]:
         "vocab_size": config.vocab_size,
         "dim": config.dim,
         "layers": config.layers,
+        "mixers": list(config.mixers),
         "heads": config.heads,
         "kv_heads": config.key_value_heads,
         "ffn_dim": config.feed_forward_dim,
         "context": config.max_length,
-        "rope_theta": config.rope_theta,
+        "positions": config.positions,
+        "rope_theta": config.rope_theta if config.positions == "rotary" else None,
         "tied": config.tie_embeddings,
     }
 
@@ -419,14 +424,16 @@ def _shape_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         return [("architecture", facts["architecture"])]
     tied = "tied" if facts["tied"] else "untied"
     named = ("embedding", "positions", "attention", "mixers", "feed_forward", "norms", "head")
+    heads = f", {facts['heads']} heads ({facts['kv_heads']} of keys)" if facts["heads"] > 1 else ""
+    base = f", rotary base {facts['rope_theta']:g}" if facts["rope_theta"] else ""
     return [
         ("architecture", f"{facts['architecture']}, {tied} head"),
         (
             "shape",
-            f"{facts['layers']} layers of {facts['dim']}, {facts['heads']} heads "
-            f"({facts['kv_heads']} of keys), feed-forward {facts['ffn_dim']}",
+            f"{facts['layers']} layers of {facts['dim']} ({', '.join(facts['mixers'])}){heads}, "
+            f"feed-forward {facts['ffn_dim']}",
         ),
-        ("context", f"{facts['context']:,} tokens, rotary base {facts['rope_theta']:g}"),
+        ("context", f"{facts['context']:,} tokens{base}"),
         ("parameters", f"{parts['total']:,}; without embeddings {parts['non_embedding']:,}"),
         *(("", f"{name.replace('_', '-')} {parts[name]:,}") for name in named if parts[name]),
         ("training", f"{quantity(facts['training_flops_per_token'])} operations a token at full context"),
