@@ -108,8 +108,8 @@ def check(config: DecoderConfig) -> None:
     for layer, name in enumerate(config.layer_mixers):
         if name not in config.layer_mixers[:layer] and not factory(name)(config, layer).causal:
             raise DataError(
-                f"{name} looks ahead with these settings, and a language model would see what it is to "
-                f"predict; leave {name}.bidirectional out, or false"
+                f"{name} looks ahead as it is set, and a language model would see what it is to predict; "
+                "take another mixer, or leave its setting bidirectional out"
             )
 
 
