@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import types
 from importlib import metadata
@@ -11,6 +10,7 @@ from importlib import metadata
 import pytest
 
 from posterhall.cli import doctor
+from posterhall.devices import THREAD_VARIABLES
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +102,8 @@ def test_an_extra_that_is_missing_or_too_old_warns(monkeypatch):
 )
 def test_thread_settings_that_would_fight_are_told(monkeypatch, name, value, status):
     monkeypatch.setattr("posterhall.devices.cores", lambda: 4)
-    for other in [*os.environ]:
-        if other.endswith("_NUM_THREADS"):
-            monkeypatch.delenv(other)
+    for other in (*THREAD_VARIABLES, "NUMBA_NUM_THREADS"):
+        monkeypatch.delenv(other, raising=False)
     monkeypatch.setenv(name, value)
     statuses = [check.status for check in doctor._threads() if check.name == "threads"]
     assert statuses == ([status] if status else [])
