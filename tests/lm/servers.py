@@ -207,3 +207,21 @@ class EchoAnswers:
             "top_logprobs": [{"e": scored.logprobs[0] + 0.5} for _ in scored.tokens],
         }
         return {"choices": [{"index": 0, "text": sent["prompt"], "logprobs": logprobs}]}
+
+
+def ask(text: Any = "The sea is deep", **more: Any) -> Request:
+    """A short request."""
+    return Request(text, **{"max_tokens": 6, **more})
+
+
+def talk(text: str = "The sea is deep", **more: Any) -> Request:
+    """The same as a message."""
+    return ask((Message("user", text),), **more)
+
+
+def said(text: str) -> dict[str, Any]:
+    """A chat reply with this text, whatever was asked."""
+    return {
+        "choices": [{"message": {"content": text}}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1},
+    }
