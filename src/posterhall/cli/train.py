@@ -16,8 +16,6 @@ from posterhall.cli.output import (
     Seed,
     Sets,
     Threads,
-    emit_json,
-    emit_table,
 )
 from posterhall.cli.training import (
     CheckpointSeconds,
@@ -26,6 +24,7 @@ from posterhall.cli.training import (
     EvalEvery,
     Steps,
     Tensorboard,
+    tell,
     within,
 )
 
@@ -96,10 +95,10 @@ def lm(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a decoder on text and save it as transformers loads it (Llama's architecture).
+    """Train a decoder on text and save it as transformers loads it (Llama's architecture, or Mamba's).
 
-    All other settings (weight_decay, warmup, clip, packing, dropout, keep, ...) go through --set. Under
-    torchrun the same command trains on several processes.
+    All other settings (mixers, weight_decay, warmup, clip, packing, dropout, keep, ...) go through --set.
+    Under torchrun the same command trains on several processes.
     """
     from posterhall import config as settings_room
     from posterhall.train.lm_settings import LmSettings
@@ -147,12 +146,7 @@ def lm(
             resume=resume,
             quiet=quiet,
         )
-    if result is None:  # another process tells
-        return
-    if json:
-        emit_json(result)
-        return
-    emit_table(_lines(result))
+    tell(result, _lines, json=json)
 
 
 app.command()(train_sft.sft)

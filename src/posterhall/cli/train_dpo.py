@@ -15,8 +15,6 @@ from posterhall.cli.output import (
     Seed,
     Sets,
     Threads,
-    emit_json,
-    emit_table,
 )
 from posterhall.cli.training import (
     CheckpointSeconds,
@@ -30,6 +28,7 @@ from posterhall.cli.training import (
     Quantize,
     Steps,
     Tensorboard,
+    tell,
     within,
 )
 
@@ -134,12 +133,7 @@ def dpo(
             resume=resume,
             quiet=quiet,
         )
-    if result is None:  # another process tells
-        return
-    if json:
-        emit_json(result)
-        return
-    emit_table(_lines(result))
+    tell(result, _lines, json=json)
 
 
 def _lines(result: dict[str, Any]) -> list[tuple[str, str]]:

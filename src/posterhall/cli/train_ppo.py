@@ -16,8 +16,6 @@ from posterhall.cli.output import (
     Seed,
     Sets,
     Threads,
-    emit_json,
-    emit_table,
 )
 from posterhall.cli.training import (
     CheckpointSeconds,
@@ -31,6 +29,7 @@ from posterhall.cli.training import (
     Quantize,
     Steps,
     Tensorboard,
+    tell,
     within,
 )
 
@@ -167,10 +166,7 @@ def ppo(
             resume=resume,
             quiet=quiet,
         )
-    if json:
-        emit_json(result)
-        return
-    emit_table(_lines(result))
+    tell(result, _lines, json=json)
 
 
 def _lines(result: dict[str, Any]) -> list[tuple[str, str]]:

@@ -15,8 +15,6 @@ from posterhall.cli.output import (
     Seed,
     Sets,
     Threads,
-    emit_json,
-    emit_table,
 )
 from posterhall.cli.training import (
     CheckpointSeconds,
@@ -26,6 +24,7 @@ from posterhall.cli.training import (
     EvalEvery,
     Steps,
     Tensorboard,
+    tell,
     within,
 )
 
@@ -112,12 +111,7 @@ def reward(
             resume=resume,
             quiet=quiet,
         )
-    if result is None:  # another process tells
-        return
-    if json:
-        emit_json(result)
-        return
-    emit_table(_lines(result))
+    tell(result, _lines, json=json)
 
 
 def _lines(result: dict[str, Any]) -> list[tuple[str, str]]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from posterhall.cli.output import emit_json, emit_table
+
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from typing import Any
 
 EvalEvery = Annotated[
     int | None, typer.Option("--eval-every", help="Steps between evaluations [0: only at the end].")
@@ -49,3 +51,15 @@ def within(threads: int | None) -> AbstractContextManager[Any]:
 
     beside_us = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return limit_threads(threads or max(1, cores() // beside_us))
+
+
+def tell(
+    result: dict[str, Any] | None, lines: Callable[[dict[str, Any]], list[tuple[str, str]]], *, json: bool
+) -> None:
+    """Print what a training came to; nothing (None) where another process of it does."""
+    if result is None:
+        return
+    if json:
+        emit_json(result)
+    else:
+        emit_table(lines(result))
