@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks._harness import Result, arguments, emit, faster, interleaved
+from benchmarks._harness import Result, arguments, emit, faster, interleaved, several
 
 _CASES = ("scan", "block", "step", "prefill", "decode")
 
@@ -93,11 +93,9 @@ def scan(chosen: Any, kinds: list[str]) -> list[Result]:
             else:
                 sides = {side: _trained(each, given) for side, each in both.items()}
             with torch.set_grad_enabled(form != "forward"):
-                for side in sides.values():
-                    side()
                 # The loop's backward pass takes many seconds: it makes a whole tensor of zeros a token.
                 slow = kind == "eager" and form != "forward"
-                timed = interleaved(sides, repeats=1 if slow else chosen.repeats)
+                timed = several(**sides, repeats=1 if slow else chosen.repeats, calls=(40, 1 if slow else 4))
             apart = _apart(timed["ours"].value, timed["peer"].value)
             case = f"scan, {form}, 1 x {chosen.length} x 1536 x 16"
             found.append(faster(case, timed["ours"], timed["peer"], _name(kind), quality={"apart": apart}))
@@ -131,9 +129,7 @@ def block(chosen: Any, kinds: list[str]) -> list[Result]:
         place = Placement(1, chosen.length, x.device)
         sides = {"ours": lambda own=own, x=x, p=place: own(x, p), "peer": lambda t=theirs, x=x: t(x)}
         with torch.no_grad():
-            for side in sides.values():
-                side()
-            timed = interleaved(sides, repeats=chosen.repeats)
+            timed = several(**sides, repeats=chosen.repeats, calls=(10, 2))
         apart = _apart(timed["ours"].value, timed["peer"].value)
         case = f"block, forward, 1 x {chosen.length} x 768"
         found.append(faster(case, timed["ours"], timed["peer"], _name(kind), quality={"apart": apart}))
