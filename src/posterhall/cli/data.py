@@ -32,9 +32,6 @@ Texts = Annotated[
         metavar="CORPUS...", help="Text, plain or .gz; words apart by white space, a sentence a line."
     ),
 ]
-Errors = Annotated[
-    str, typer.Option("--encoding-errors", help="Bytes that are not UTF-8: strict, replace or ignore.")
-]
 Top = Annotated[int, typer.Option("--top", "-n", min=0, help="How many to print.")]
 
 
@@ -83,7 +80,7 @@ def phrases(
             "--phrases", metavar="FILE", help="Join the phrases of such a file instead of finding any."
         ),
     ] = None,
-    encoding_errors: Errors = "strict",
+    encoding_errors: data_filter.Errors = "strict",
     threads: Threads = None,
     top: Top = 20,
     json: Json = False,
@@ -171,7 +168,7 @@ def vocabulary(
     drop: Annotated[
         Path | None, typer.Option("--drop", help="File of words to leave out, one a line.")
     ] = None,
-    encoding_errors: Errors = "strict",
+    encoding_errors: data_filter.Errors = "strict",
     threads: Threads = None,
     top: Top = 20,
     json: Json = False,
@@ -223,7 +220,7 @@ def vocabulary(
 @app.command()
 def stats(
     corpus: Texts = None,
-    encoding_errors: Errors = "strict",
+    encoding_errors: data_filter.Errors = "strict",
     text_field: Annotated[
         str | None, typer.Option("--text-field", help="Of a pool: field that holds the text [text].")
     ] = None,
@@ -241,7 +238,9 @@ def stats(
     folders, .zst, or with --split): documents, their lengths, and the share of exact duplicates.
     """
     if corpus and (text_field or split or any(map(data_filter.is_pool, corpus))):
-        data_filter.describe_pool(corpus, text_field or "text", split or "file", json=json, quiet=quiet)
+        data_filter.describe_pool(
+            corpus, text_field or "text", split or "file", encoding_errors, json=json, quiet=quiet
+        )
         return
     source = _corpus(corpus or [], encoding_errors)
 

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from posterhall.cli.data_filter import (
+    Errors,
+    Ray,
+    RayAddress,
+    Split,
+    TextField,
+    UidField,
+    Work,
+    Workers,
+    work_of,
+)
 from posterhall.cli.output import ConfigFile, Json, Quiet, Seed, Sets, Threads, emit_json, emit_table
 from posterhall.errors import UsageError, did_you_mean
 
@@ -82,18 +94,18 @@ def dedup(
         Path | None,
         typer.Option("--report", metavar="FILE", help="Pairs and similarities; of substring, every span."),
     ] = None,
-    text_field: Annotated[str, typer.Option("--text-field", help="Field that holds the text.")] = "text",
-    uid_field: Annotated[
-        str | None,
-        typer.Option("--uid-field", help="Field that holds the uid [uid, else a hash of the text]."),
-    ] = None,
-    split: Annotated[
-        str, typer.Option("--split", help="A document of plain text is a: file, line or blank-line block.")
-    ] = "file",
+    text_field: TextField = "text",
+    uid_field: UidField = None,
+    split: Split = "file",
+    encoding_errors: Errors = "strict",
     memory: Annotated[
         str | None,
         typer.Option("--memory", metavar="BYTES", help="Held at most, as 500MB or 2GB; more goes to disk."),
     ] = None,
+    workers: Workers = 1,
+    ray: Ray = False,
+    ray_address: RayAddress = None,
+    work: Work = None,
     config: ConfigFile = None,
     sets: Sets = None,
     seed: Seed = None,
@@ -128,7 +140,15 @@ def dedup(
         )
     if out is None and dropped is None and report is None and cut:
         raise UsageError("nothing would come of --cut: give -o FILE")
-    source = Pool.open(pool, text_field=text_field, uid_field=uid_field, split=cast("Any", split))
+    source = Pool.open(
+        pool,
+        text_field=text_field,
+        uid_field=uid_field,
+        split=cast("Any", split),
+        encoding_errors=cast("Any", encoding_errors),
+    )
+    cluster = ray_address or ("local" if ray else None)
+    directory = work_of(out, work, spread=cluster is not None or workers > 1)
     with _progress(quiet) as watch:
         outcome = deduplicate(
             source,
@@ -138,8 +158,13 @@ def dedup(
             report=report,
             score=score,
             cut=cut,
+            directory=directory,
+            workers=workers,
+            ray=cluster,
             watch=watch,
         )
+    if directory is not None and work is None:
+        shutil.rmtree(directory)
     if json:
         emit_json(_result(method, outcome, settings, out, dropped, report))
     else:
@@ -256,7 +281,8 @@ def _progress(quiet: bool) -> Iterator[Callable[[str, int], None]]:
             if stage not in shown:
                 stack.close()  # the stage before
                 shown.clear()
-                shown[stage] = stack.enter_context(Progress(None, label=stage, unit="bytes", quiet=quiet))
+                unit = "files" if stage.endswith(" files") else "bytes"
+                shown[stage] = stack.enter_context(Progress(None, label=stage, unit=unit, quiet=quiet))
             shown[stage].update(done)
 
         yield watch

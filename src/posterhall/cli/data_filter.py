@@ -31,6 +31,21 @@ Split = Annotated[
     str, typer.Option("--split", help="A document of plain text is a: file, line or blank-line block.")
 ]
 
+Errors = Annotated[
+    str, typer.Option("--encoding-errors", help="Bytes that are not UTF-8: strict, replace or ignore.")
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Processes that read files (with --ray: its CPUs).")
+]
+Ray = Annotated[bool, typer.Option("--ray", help="Read files on a Ray cluster started here.")]
+RayAddress = Annotated[str | None, typer.Option("--ray-address", help="Read files on this Ray cluster.")]
+Work = Annotated[
+    Path | None,
+    typer.Option(
+        "--work", metavar="DIR", help="Keep what finished files gave, to go on after a kill [OUT.work]."
+    ),
+]
+
 
 def filter(
     pool: Items = None,
@@ -84,21 +99,11 @@ def filter(
     text_field: TextField = "text",
     uid_field: UidField = None,
     split: Split = "file",
-    workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Processes that score files (with --ray: its CPUs).")
-    ] = 1,
-    ray: Annotated[bool, typer.Option("--ray", help="Score files on a Ray cluster started here.")] = False,
-    ray_address: Annotated[
-        str | None, typer.Option("--ray-address", help="Score files on this Ray cluster.")
-    ] = None,
-    work: Annotated[
-        Path | None,
-        typer.Option(
-            "--work",
-            metavar="DIR",
-            help="Keep the scores of finished files, to go on after a kill [OUT.work].",
-        ),
-    ] = None,
+    encoding_errors: Errors = "strict",
+    workers: Workers = 1,
+    ray: Ray = False,
+    ray_address: RayAddress = None,
+    work: Work = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -124,11 +129,12 @@ def filter(
     from posterhall.curation.pool import Pool
 
     filters = [parse(each) for each in keep or []]
-    reading = {"text_field": text_field, "uid_field": uid_field, "split": cast("Any", split)}
+    reading: dict[str, Any] = {
+        "text_field": text_field, "uid_field": uid_field, "split": split, "encoding_errors": encoding_errors,
+    }  # fmt: skip
     source = Pool.open(pool, **reading)
     cluster = ray_address or ("local" if ray else None)
-    spread = work is not None or cluster is not None or workers > 1
-    directory = (work or out.with_name(f"{out.name}.work")) if spread else None
+    directory = work_of(out, work, spread=cluster is not None or workers > 1)
     model: Path | NGramModel | None = perplexity_model
     unit: Any = perplexity_unit or ("words" if perplexity_train else None)
     with progress(quiet) as watch:
@@ -153,6 +159,15 @@ def filter(
         _show(done, filters, out)
 
 
+def work_of(out: Path | None, work: Path | None, *, spread: bool) -> Path | None:
+    """Where the results of single files go: the place named, one beside the output, or none."""
+    if work is not None or not spread:
+        return work
+    if out is None:
+        raise UsageError("give --work DIR for what the processes find, or -o FILE")
+    return out.with_name(f"{out.name}.work")
+
+
 def scores(json: Json = False) -> None:
     """List the scores that `posterhall data filter` can compute, and the named filters."""
     from posterhall.curation.filtering import PERPLEXITY
@@ -175,12 +190,19 @@ def is_pool(path: Path) -> bool:
     return path.suffix == ".zst" or path.is_dir() or kind_of(path) != "text"
 
 
-def describe_pool(paths: list[Path], text_field: str, split: str, *, json: bool, quiet: bool) -> None:
+def describe_pool(
+    paths: list[Path], text_field: str, split: str, encoding_errors: str, *, json: bool, quiet: bool
+) -> None:
     """Print what a pool holds."""
     from posterhall.curation.pool import Pool
     from posterhall.curation.statistics import QUANTILES, describe
 
-    pool = Pool.open(paths, text_field=text_field, split=cast("Any", split))
+    pool = Pool.open(
+        paths,
+        text_field=text_field,
+        split=cast("Any", split),
+        encoding_errors=cast("Any", encoding_errors),
+    )
     with progress(quiet) as watch:
         found = describe(pool, observe=lambda done: watch("read", done, None))
     if json:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from posterhall.cli.data_filter import Split, TextField, progress
+from posterhall.cli.data_filter import Errors, Split, TextField, progress
 from posterhall.cli.output import Json, Quiet, Seed, emit_json, emit_table
 from posterhall.errors import UsageError
 
@@ -43,6 +43,7 @@ def mix(
     ] = "byte",
     text_field: TextField = "text",
     split: Split = "file",
+    encoding_errors: Errors = "strict",
     seed: Seed = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -69,7 +70,7 @@ def mix(
     unique = unique_tokens if tokens is not None else unique_bytes
     with progress(quiet) as watch:
         done = mixing.mix(
-            _sources(sources, text_field, split),
+            _sources(sources, text_field=text_field, split=split, encoding_errors=encoding_errors),
             out,
             budget=amount(tokens or bytes_ or "", "--tokens" if tokens is not None else "--bytes"),
             measure=measure,
@@ -116,7 +117,7 @@ def amount(text: str, option: str) -> int:
     return round(value)
 
 
-def _sources(given: list[str], text_field: str, split: str) -> list[Source]:
+def _sources(given: list[str], **reading: Any) -> list[Source]:
     from posterhall.curation.mixing import Source
     from posterhall.curation.pool import Pool
 
@@ -125,7 +126,7 @@ def _sources(given: list[str], text_field: str, split: str) -> list[Source]:
         path, colon, share = each.rpartition(":")
         weight = _weight(share) if colon else None
         name = path if weight is not None else each
-        pool = Pool.open(name, text_field=text_field, split=cast("Any", split))
+        pool = Pool.open(name, **reading)
         found.append((pool, weight, name))
     if len({weight is None for _, weight, _ in found}) > 1:
         raise UsageError("some sources have a share and some have none; give all of them one, or none")

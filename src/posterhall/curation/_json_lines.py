@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.json as arrow_json
 
 from posterhall.data import documents as reading
+from posterhall.data.sources import EncodingErrors
 from posterhall.errors import DataError, did_you_mean
 
 BLOCK_BYTES = 1 << 23
@@ -26,6 +27,7 @@ def tables(
     text_field: str,
     uid_field: str,
     max_document_bytes: int = reading.MAX_DOCUMENT_BYTES,
+    encoding_errors: EncodingErrors = "strict",
 ) -> Iterator[Any]:
     """A file's rows as Arrow tables.
 
@@ -36,6 +38,7 @@ def tables(
         text_field: the field that every row must have, as text.
         uid_field: a field that is text or a whole number.
         max_document_bytes: longest line.
+        encoding_errors: what becomes of bytes that are not UTF-8.
 
     Raises:
         DataError: naming the line, for what is not UTF-8, not JSON, not one object a line, has a field of
@@ -46,7 +49,9 @@ def tables(
         if not block.strip():
             continue
         try:
-            block.decode()  # Arrow does not look
+            text = block.decode("utf-8", encoding_errors)  # Arrow does not look
+            if encoding_errors != "strict":
+                block = text.encode()
             table = _parse(block, known, behaviour, uid_field)
             whole = table.column(text_field).null_count == 0
         except (UnicodeDecodeError, pa.ArrowException) as error:
@@ -111,7 +116,8 @@ def _explain(path: Path, block: bytes, line: int, text_field: str, error: Except
         except UnicodeDecodeError as wrong:
             return DataError(
                 f"{where}: byte {wrong.start + 1:,} of the line ({raw[wrong.start : wrong.start + 1]!r}) is "
-                "not UTF-8; convert the file (iconv -t utf-8)"
+                "not UTF-8; convert the file (iconv -t utf-8), or read it with encoding_errors 'replace' or "
+                "'ignore'"
             )
         except RecursionError:
             return DataError(f"{where}: JSON nested too deep to be read")

@@ -128,10 +128,7 @@ def score_pool(
         "model_sha256": fingerprint(Path(model))["sha256"]
         if model is not None and PERPLEXITY in names
         else None,
-        "text_field": pool.text_field,
-        "uid_field": pool.uid_field,
-        "split": pool.split,
-        "max_document_bytes": pool.max_document_bytes,
+        "pool": pool.reading,
     }
     done = map_shards(_TASK, config, pool.paths, directory, workers=workers, ray=ray, observe=observe)
     tables = [parquet.read_table(each.out) for each in done]
@@ -145,9 +142,7 @@ def score_pool(
 
 def score_shard(shard: Path, config: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """The task of `score_pool`: the scores of one file as Parquet, a row an item."""
-    pool = Pool(
-        (shard,), config["text_field"], config["uid_field"], config["split"], config["max_document_bytes"]
-    )
+    pool = Pool((shard,), **config["pool"])
     model = open_model(config["model"], unit=config["unit"]) if config["model"] else None
     names = config["names"]
     found, rows = _scored(pool, names, model, None)

@@ -13,7 +13,7 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -25,10 +25,13 @@ from scipy.special import expit
 
 from posterhall.data import prompts as reading
 from posterhall.data.documents import expand
-from posterhall.data.prompts import Prompt
+from posterhall.data.preference_tokens import LONG
+from posterhall.data.prompts import Asked, Prompt, Prompts, as_messages
 from posterhall.errors import DataError
 from posterhall.lm import mapping, records
+from posterhall.lm.local import LocalLM
 from posterhall.lm.metered import Usage
+from posterhall.lm.protocol import Request
 from posterhall.lm.stack import Connected
 from posterhall.runs import Run, atomic_file, is_run, read_manifest
 from posterhall.seeds import generator
@@ -61,7 +64,8 @@ class PairSettings:
     stop: tuple[str, ...] = ()
     """An answer ends before the first of these texts."""
     form: Literal["chat", "text"] = "text"
-    """Whether a prompt is a text to be continued or a message to be answered."""
+    """Whether a prompt that is a text is to be continued, or a message to be answered. Prompts of messages
+    are answered."""
     label_temperature: float = 0.0
     """0: the higher score wins. Above: labels are drawn, the first answer wins with chance sigmoid(difference
     of the scores / label_temperature), as Bradley and Terry's model has it and people are."""
@@ -87,11 +91,11 @@ class PairSettings:
             raise DataError("label_temperature draws labels of pairs; rankings have their scores")
         self.asking()
 
-    def asking(self) -> mapping.MapSettings:
+    def asking(self) -> _Asking:
         """What is asked of the model for each prompt."""
-        return mapping.MapSettings(
+        return _Asking(
             prompt="{prompt}",
-            form=self.form,
+            form="text",
             max_tokens=self.max_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
@@ -100,6 +104,18 @@ class PairSettings:
             seed=self.seed,
             uid_field="uid",
         )
+
+
+@dataclass(frozen=True)
+class _Asking(mapping.MapSettings):
+    """A map over prompts in JSON: a text, or [role, text] of each message."""
+
+    def request(self, prompt: str) -> Request:
+        """See `MapSettings.request`."""
+        asked = json.loads(prompt) if prompt else ""
+        if isinstance(asked, str):
+            return super().request(asked)
+        return dataclasses.replace(super().request(prompt), prompt=scorers.messages(asked))
 
 
 @dataclass(frozen=True)
@@ -112,7 +128,7 @@ class Answer:
 
 
 def compare(
-    prompt: str, answers: Sequence[Answer], settings: PairSettings, dropped: Counter[str]
+    prompt: Asked, answers: Sequence[Answer], settings: PairSettings, dropped: Counter[str]
 ) -> Iterator[dict[str, Any]]:
     """All pairs of a prompt's answers, better first; what says nothing is dropped and counted.
 
@@ -123,8 +139,10 @@ def compare(
         dropped: counts pairs by reason: an empty answer, identical answers, no score, tied.
 
     Yields:
-        Rows: prompt, chosen, rejected, score_chosen, score_rejected.
+        Rows: prompt, chosen, rejected (all three lists of messages for a conversation), score_chosen,
+        score_rejected.
     """
+    key = prompt if isinstance(prompt, str) else json.dumps(prompt)
     for i, j in combinations(range(len(answers)), 2):
         one, other = answers[i], answers[j]
         if not (one.text.strip() and other.text.strip()):
@@ -139,18 +157,21 @@ def compare(
             first = one.score > other.score
             if settings.label_temperature:
                 chance = expit((one.score - other.score) / settings.label_temperature)
-                first = generator(settings.seed, "label", prompt, i, j).random() < chance
+                first = generator(settings.seed, "label", key, i, j).random() < chance
             better, worse = (one, other) if first else (other, one)
+            said: list[Any] = [better.text, worse.text]
+            if not isinstance(prompt, str):
+                said = [as_messages([("assistant", text)]) for text in said]
             yield {
-                "prompt": prompt,
-                "chosen": better.text,
-                "rejected": worse.text,
+                "prompt": _row(prompt),
+                "chosen": said[0],
+                "rejected": said[1],
                 "score_chosen": better.score,
                 "score_rejected": worse.score,
             }
 
 
-def rank(prompt: str, answers: Sequence[Answer], dropped: Counter[str]) -> dict[str, Any] | None:
+def rank(prompt: Asked, answers: Sequence[Answer], dropped: Counter[str]) -> dict[str, Any] | None:
     """A prompt's answers by score, best first, each text once; None if no two of them differ in score."""
     kept: dict[str, float] = {}
     for each in answers:
@@ -166,7 +187,12 @@ def rank(prompt: str, answers: Sequence[Answer], dropped: Counter[str]) -> dict[
         dropped[TIED] += len(kept)
         return None
     order = sorted(kept, key=lambda text: -kept[text])
-    return {"prompt": prompt, "answers": order, "scores": [kept[text] for text in order]}
+    return {"prompt": _row(prompt), "answers": order, "scores": [kept[text] for text in order]}
+
+
+def _row(prompt: Asked) -> str | list[dict[str, str]]:
+    """A prompt as files have it."""
+    return prompt if isinstance(prompt, str) else as_messages(prompt)
 
 
 def collect(
@@ -178,8 +204,12 @@ def collect(
     out: Path | str,
     resume: bool = False,
     quiet: bool = False,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Sample answers, score them, and write what is better than what.
+
+    Of a model on this machine all prompts are read as tokens before anything is sampled: those that leave no
+    room for an answer are left out, as are conversations that its chat template does not take.
 
     Args:
         lm: what answers, with its meter; what an interrupted run has spent counts towards its budget.
@@ -190,13 +220,15 @@ def collect(
             a directory of the same name that ends in .run.
         resume: go on with the run that is there; one that is done is left as it is.
         quiet: no progress.
+        warn: is told which prompts are too long.
 
     Returns:
         What `posterhall data pairs --json` prints.
 
     Raises:
         BudgetExceeded: when a budget ends; the run can go on with a larger one.
-        DataError: for prompts that cannot be read, or if no pair is left.
+        DataError: for prompts that cannot be read; prompts of messages and a model on this machine without a
+            chat template; if no pair is left.
     """
     out = Path(out)
     file = out if out.suffix == ".jsonl" else None
@@ -206,6 +238,12 @@ def collect(
     if file is not None and file.exists() and not is_run(directory):
         raise DataError(f"{file} exists; write to another file")
     found = reading.read(sources, name=settings.field, limit=settings.limit)
+    if settings.form == "chat":
+        found.rows = [
+            row if row.messages else Prompt("", row.where, (("user", row.text),)) for row in found.rows
+        ]
+    if isinstance(lm.bare, LocalLM):
+        _check(found, lm.bare, warn)
     config = {
         **dataclasses.asdict(settings),
         "model": lm.name,
@@ -248,11 +286,43 @@ def collect(
     return facts
 
 
+def _check(found: Prompts, lm: LocalLM, warn: Callable[[str], None]) -> None:
+    """Leave out what the model could not answer, before it is asked anything."""
+    chats = next((row for row in found.rows if row.messages), None)
+    if chats is not None and not lm.has_template:
+        raise DataError(f"{chats.where}: {reading.NO_TEMPLATE}")
+    texts = [row for row in found.rows if not row.messages]
+    lengths = dict(zip(texts, lm.prompt_tokens([row.text for row in texts]), strict=True))
+    for row in found.rows:
+        if row.messages:
+            try:
+                [lengths[row]] = lm.prompt_tokens([scorers.messages(row.messages)])
+            except DataError as error:  # what its template says
+                found.refuse(str(error), row.where)
+    longest = lm.model.config.max_length
+    found.rows = [row for row in found.rows if row in lengths]
+    long = [row for row in found.rows if lengths[row] >= longest]
+    if long:
+        for row in long:
+            found.refuse(LONG, row.where)
+        found.rows = [row for row in found.rows if lengths[row] < longest]
+        others = f", with {len(long) - 1:,} more" if len(long) > 1 else ""
+        warn(
+            f"{long[0].where}: left out{others}: {lengths[long[0]]:,} tokens, which leave no room for an "
+            f"answer in a model of {longest:,}; shorten the prompt, or take a model of longer texts"
+        )
+    if not found.rows:
+        raise DataError(f"no prompt is left ({found.reasons()})")
+
+
 def _sampled(
     lm: Connected, prompts: Sequence[Prompt], settings: PairSettings, work: Path, quiet: bool
 ) -> tuple[list[list[str]], int, int, Usage]:
     """Answers to each prompt; how many were cut at max_tokens, how many prompts failed, and the cost."""
-    asked = ({"uid": str(i), "prompt": each.text} for i, each in enumerate(prompts))
+    asked = (
+        {"uid": str(i), "prompt": json.dumps(each.asked, ensure_ascii=False)}
+        for i, each in enumerate(prompts)
+    )
     rows, spent = _mapped(lm, asked, settings.asking(), work, quiet)
     texts: list[list[str]] = [[] for _ in prompts]
     for row in rows:
@@ -266,7 +336,7 @@ def _scored(
     scorer: scorers.Scorer, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]], run: Run, quiet: bool
 ) -> tuple[list[NDArray[np.float64]], Usage]:
     """The score of each answer, and what they cost; those of a model that judges are kept as they come."""
-    asked = [(prompt.text, text) for prompt, own in zip(prompts, texts, strict=True) for text in own]
+    asked = [(prompt.asked, text) for prompt, own in zip(prompts, texts, strict=True) for text in own]
     flat = np.full(len(asked), np.nan)
     spent = Usage()
     if isinstance(scorer, scorers.Judge) and asked:
@@ -310,12 +380,13 @@ def _write(
             answers = [Answer(text, float(score)) for text, score in zip(own, worth, strict=True)]
             for each in answers:
                 score = None if math.isnan(each.score) else each.score
-                opened.write(records.line({"prompt": prompt.text, "answer": each.text, "score": score}))
+                row = {"prompt": _row(prompt.asked), "answer": each.text, "score": score}
+                opened.write(records.line(row))
             if settings.rows == "rankings":
-                ranked = rank(prompt.text, answers, dropped)
+                ranked = rank(prompt.asked, answers, dropped)
                 rows += [] if ranked is None else [records.line(ranked)]
             else:
-                rows += [records.line(each) for each in compare(prompt.text, answers, settings, dropped)]
+                rows += [records.line(each) for each in compare(prompt.asked, answers, settings, dropped)]
     if rows:
         for place in (run.artifact(PAIRS), *([] if file is None else [file])):
             with atomic_file(place) as opened:

@@ -24,6 +24,7 @@ from posterhall.curation import _json_lines
 from posterhall.curation._uids import Namer
 from posterhall.curation._writing import Written, write, write_kept
 from posterhall.data.documents import MAX_DOCUMENT_BYTES, Split, documents, expand, kind_of
+from posterhall.data.sources import EncodingErrors
 from posterhall.errors import DataError, UsageError, did_you_mean
 
 __all__ = ["Pool", "Written", "write", "write_kept"]
@@ -47,6 +48,7 @@ class Pool:
         uid_field: field that holds the uid; it is called "uid" in the batches.
         split: how plain text is cut into items: file, line or blank (see `data.documents`).
         max_document_bytes: largest item.
+        encoding_errors: bytes that are not UTF-8: strict, replace or ignore.
     """
 
     paths: tuple[Path, ...]
@@ -54,6 +56,7 @@ class Pool:
     uid_field: str = UID
     split: Split = "file"
     max_document_bytes: int = MAX_DOCUMENT_BYTES
+    encoding_errors: EncodingErrors = "strict"
     _found: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -65,6 +68,7 @@ class Pool:
         uid_field: str | None = None,
         split: Split = "file",
         max_document_bytes: int = MAX_DOCUMENT_BYTES,
+        encoding_errors: EncodingErrors = "strict",
     ) -> Pool:
         """Open files, folders and patterns as one pool; nothing is read yet.
 
@@ -77,14 +81,26 @@ class Pool:
                 called "uid#2", and so on.
             split: how plain text is cut into items.
             max_document_bytes: largest item.
+            encoding_errors: bytes that are not UTF-8: strict raises, replace puts U+FFFD, ignore drops them.
 
         Raises:
             DataError: if a path does not exist or stands for nothing.
-            UsageError: for an unknown `split`.
+            UsageError: for an unknown `split` or `encoding_errors`.
         """
-        if split not in get_args(Split):
-            raise UsageError(f"split is {split!r}; allowed are {', '.join(get_args(Split))}")
-        return cls(tuple(expand(paths)), text_field, uid_field or UID, split, max_document_bytes)
+        for name, given, kind in (
+            ("split", split, Split),
+            ("encoding_errors", encoding_errors, EncodingErrors),
+        ):
+            if given not in get_args(kind):
+                raise UsageError(f"{name} is {given!r}; allowed are {', '.join(get_args(kind))}")
+        return cls(
+            tuple(expand(paths)), text_field, uid_field or UID, split, max_document_bytes, encoding_errors
+        )
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How its files are read, in what JSON can hold: ``Pool(paths, **pool.reading)`` reads others so."""
+        return {**self._fields(), "split": self.split}
 
     @property
     def schema(self) -> Any:
@@ -130,10 +146,6 @@ class Pool:
                     if batch.num_rows:
                         yield self._finished(path, batch, wanted, namer)
 
-    def shard(self, path: Path) -> Pool:
-        """The pool of one of the files alone."""
-        return Pool((path,), self.text_field, self.uid_field, self.split, self.max_document_bytes)
-
     def _wanted(self, columns: Sequence[str] | None) -> Any:
         if columns is None:
             return self.schema
@@ -164,6 +176,7 @@ class Pool:
             "text_field": self.text_field,
             "uid_field": self.uid_field,
             "max_document_bytes": self.max_document_bytes,
+            "encoding_errors": self.encoding_errors,
         }
 
     def _parquet(self, path: Path, names: set[str]) -> Iterator[Any]:
@@ -179,7 +192,12 @@ class Pool:
     def _plain(self, path: Path) -> Iterator[Any]:
         texts: list[str] = []
         held = 0
-        for document in documents(path, split=self.split, max_document_bytes=self.max_document_bytes):
+        for document in documents(
+            path,
+            split=self.split,
+            encoding_errors=self.encoding_errors,
+            max_document_bytes=self.max_document_bytes,
+        ):
             texts.append(document.text)
             held += len(document.text)
             if held >= _BATCH_BYTES:

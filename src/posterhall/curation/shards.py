@@ -79,6 +79,7 @@ def map_shards(
     suffix: str = ".parquet",
     workers: int = 1,
     ray: str | None = None,
+    own: Sequence[Mapping[str, Any]] | None = None,
     observe: Callable[[int], None] | None = None,
 ) -> list[Done]:
     """Run a task on every shard that is not done yet.
@@ -87,6 +88,7 @@ def map_shards(
         target: the task, "module:function"; a `Task`.
         config: its settings, what JSON can hold; results of other settings do not count as done.
         shards: files; one that has changed since is done again.
+        own: further settings of each shard.
         directory: where results and markers go, named by number and shard.
         suffix: ending of the results.
         workers: processes on this machine (1: this one), or CPUs of a Ray cluster started here.
@@ -104,10 +106,10 @@ def map_shards(
     """
     if workers < 1:
         raise UsageError(f"workers is {workers}; it must be at least 1")
-    settings = plain(dict(config))
     directory.mkdir(parents=True, exist_ok=True)
     work = []
     for number, shard in enumerate(shards):
+        settings = plain({**config, **(own[number] if own is not None else {})})
         out = directory / f"{number:05d}-{shard.name[:100]}{suffix}"
         work.append(_Work(target, settings, shard.resolve(), out.resolve(), _key(target, settings, shard)))
     done = {each.out: found for each in work if (found := each.found()) is not None}

@@ -4,10 +4,12 @@
 - `shared_spans`: documents that share a passage of so many characters, by suffix sorting.
 - `exact_duplicates`: equal texts.
 - `deduplicate`: any of the three on a pool of files.
+- `Mapped`: texts in files that are read by several processes or machines, for any of the three.
 """
 
 from posterhall.curation.dedup.exact import Exact, exact_duplicates
 from posterhall.curation.dedup.minhash import MinHash, near_duplicates, s_curve
+from posterhall.curation.dedup.passes import Mapped
 from posterhall.curation.dedup.pools import Outcome, deduplicate
 from posterhall.curation.dedup.result import Duplicates
 from posterhall.curation.dedup.substring import SharedSpans, Substring, shared_spans
@@ -15,6 +17,7 @@ from posterhall.curation.dedup.substring import SharedSpans, Substring, shared_s
 __all__ = [
     "Duplicates",
     "Exact",
+    "Mapped",
     "MinHash",
     "Outcome",
     "SharedSpans",

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from posterhall import devices, seeds
 from posterhall.curation.dedup import _text_kernels as kernels
+from posterhall.curation.dedup.passes import Here, Passes, Record, Step, Watch
 from posterhall.curation.dedup.result import Duplicates, Keep, equal_heads, survivors
 from posterhall.curation.dedup.spool import Budget, Spool
-from posterhall.curation.dedup.texts import Batch, Texts, alphabet, batches, in_threads
+from posterhall.curation.dedup.texts import Batch, Texts, alphabet, batches, in_threads, within
 from posterhall.errors import DataError
-
-Watch = Callable[[str, int], None]
-"""Called with a stage (``hash``, ``compare``) and the bytes of text done in it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Exact:
 
 
 def exact_duplicates(
-    texts: Texts,
+    texts: Texts | Passes,
     settings: Exact | None = None,
     *,
     scores: NDArray[np.float64] | None = None,
@@ -55,17 +54,49 @@ def exact_duplicates(
     past ``settings.memory``. Texts given as a function are gone through three times where any are equal.
 
     Args:
-        texts: a list, an Arrow array, or a function that returns batches of Arrow arrays.
+        texts: a list, an Arrow array, a function that returns batches of Arrow arrays; or `Mapped` files,
+            of which those texts are compared here that have equal hashes.
         settings: the defaults if None.
         scores: one a text, for ``keep="best"``.
-        watch: told the progress.
+        watch: told stage (``hash``, ``compare``) and bytes; `Mapped` has its own.
 
     Raises:
         DataError: for what is not text.
     """
     settings = settings or Exact()
+    watch = watch or (lambda stage, done: None)
     with Budget(settings.memory) as budget:
-        return _Finder(settings, budget, watch or (lambda stage, done: None)).run(texts, scores)
+        passes = texts if isinstance(texts, Passes) else Here(texts, watch)
+        return _Finder(settings, budget, watch).run(passes, scores)
+
+
+@dataclass(frozen=True)
+class Hashing(Step):
+    """``hashes`` (n, 2) uint64 of texts as they are compared, ``lengths`` (n,) int64 in characters."""
+
+    stage: ClassVar[str] = "hash"
+    settings: Exact
+
+    @cached_property
+    def seed(self) -> np.uint64:
+        """Of the hash function."""
+        return seeds.generator(self.settings.seed, "dedup", "exact").integers(0, 2**64, dtype=np.uint64)
+
+    def compared(self, batch: Batch) -> Batch:
+        """A batch as it is compared."""
+        return alphabet(True).batch(batch) if self.settings.normalise else batch
+
+    def __call__(self, batch: Batch) -> Record:
+        threads = self.settings.threads or devices.cores()
+        clean = self.compared(batch)
+        hashes, lengths = np.empty((len(batch), 2), np.uint64), np.empty(len(batch), np.int64)
+        work = [
+            partial(kernels.digest_all, clean.data, clean.offsets[a : b + 1], self.seed, hashes[a:b])
+            for a, b in clean.parts(threads)
+        ]
+        work.append(partial(kernels.characters_all, batch.data, batch.offsets, lengths))
+        in_threads(work, threads)
+        return {"hashes": hashes, "lengths": lengths}
 
 
 class _Finder:
@@ -73,30 +104,19 @@ class _Finder:
 
     def __init__(self, settings: Exact, budget: Budget, watch: Watch) -> None:
         self.settings = settings
+        self.hashing = Hashing(settings)
         self.budget = budget
         self.watch = watch
-        self.threads = settings.threads or devices.cores()
-        self.seed = seeds.generator(settings.seed, "dedup", "exact").integers(0, 2**64, dtype=np.uint64)
 
-    def run(self, texts: Texts, scores: NDArray[np.float64] | None) -> Duplicates:
+    def run(self, passes: Passes, scores: NDArray[np.float64] | None) -> Duplicates:
         """Hash, group, compare, choose."""
         hashes, lengths = Spool(self.budget, np.uint64, 2), Spool(self.budget, np.int64)
-        done = 0
-        for raw, batch in self._batches(texts):
-            found, length = np.empty((len(batch), 2), np.uint64), np.empty(len(batch), np.int64)
-            work = [
-                partial(kernels.digest_all, batch.data, batch.offsets[a : b + 1], self.seed, found[a:b])
-                for a, b in batch.parts(self.threads)
-            ]
-            work.append(partial(kernels.characters_all, raw.data, raw.offsets, length))
-            in_threads(work, self.threads)
-            hashes.append(found)
-            lengths.append(length)
-            done += raw.bytes
-            self.watch("hash", done)
+        for _, found in passes.run(self.hashing):
+            hashes.append(found["hashes"])
+            lengths.append(found["lengths"])
         head = equal_heads(hashes.array())
         hashes.close()
-        self._compare(texts, head)
+        self._compare(passes.texts, head)
         n = head.size
         kept = survivors(head, self.settings.keep, lengths.array(), scores)
         copies = np.flatnonzero(head != np.arange(n))
@@ -111,14 +131,12 @@ class _Finder:
             match=match,
             similarity=(match >= 0).astype(np.float64),
             similarity_kept=gone.astype(np.float64),
-            facts={"documents": n, "bytes": done, "bytes_on_disk": self.budget.on_disk},
+            facts={"documents": n, "bytes": passes.bytes, "bytes_on_disk": self.budget.on_disk},
         )
 
-    def _batches(self, texts: Texts) -> Iterator[tuple[Batch, Batch]]:
-        """Batches as they come, and as they are compared."""
-        letters = alphabet(True) if self.settings.normalise else None
-        for batch in batches(texts):
-            yield batch, letters.batch(batch) if letters is not None else batch
+    def _batches(self, texts: Texts) -> Iterator[Batch]:
+        """Batches as they are compared."""
+        return map(self.hashing.compared, batches(texts))
 
     def _compare(self, texts: Texts, head: NDArray[np.int64]) -> None:
         """Compare each text with the first of its hash; those that differ are grouped anew, in ``head``."""
@@ -127,8 +145,8 @@ class _Finder:
             differs = np.zeros(head.size, np.bool_)
             wanted = np.unique(head[left])
             bodies, sizes = Spool(self.budget, np.uint8), [np.zeros(1, np.int64)]
-            for _, batch in self._batches(texts):
-                chosen = _within(wanted, batch)
+            for batch in self._batches(texts):
+                chosen = within(wanted, batch)
                 body, ends = (
                     np.empty(kernels.bytes_of(batch.offsets, chosen), np.uint8),
                     np.empty_like(chosen),
@@ -139,8 +157,8 @@ class _Finder:
             starts = np.cumsum(np.concatenate(sizes))
             data = bodies.array()
             done = 0
-            for _, batch in self._batches(texts):
-                chosen = _within(left, batch)
+            for batch in self._batches(texts):
+                chosen = within(left, batch)
                 row = np.searchsorted(wanted, head[chosen + batch.first])
                 unequal = np.empty(chosen.size, np.bool_)
                 kernels.unequal(batch.data, batch.offsets, chosen, data, starts, row, unequal)
@@ -153,9 +171,3 @@ class _Finder:
             _, first, group = np.unique(head[left], return_index=True, return_inverse=True)
             head[left] = left[first][group]
             left = left[head[left] != left]
-
-
-def _within(numbers: NDArray[np.int64], batch: Batch) -> NDArray[np.int64]:
-    """Those of ascending numbers that are in a batch, counted from its first."""
-    low, high = np.searchsorted(numbers, [batch.first, batch.first + len(batch)])
-    return numbers[low:high] - batch.first

@@ -8,10 +8,9 @@ a pair below the threshold; what bands miss, the S-curve tells.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
+from functools import cached_property, partial
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,13 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 from posterhall import devices, seeds
 from posterhall.curation.dedup import _lsh_kernels as lsh
 from posterhall.curation.dedup import _sketch_kernels as kernels
+from posterhall.curation.dedup.passes import Here, Passes, Record, Step, Watch
 from posterhall.curation.dedup.result import Duplicates, Keep, equal_heads, survivors
 from posterhall.curation.dedup.spool import Budget, Spool
-from posterhall.curation.dedup.texts import Alphabet, Batch, Texts, alphabet, batches, in_threads
+from posterhall.curation.dedup.texts import Batch, Texts, alphabet, in_threads, within
 from posterhall.errors import DataError
-
-Watch = Callable[[str, int], None]
-"""Called with a stage (``sketch``, ``compare``) and the bytes of text done in it."""
 
 WINDOW = 1024
 """Texts of one bucket that each is compared with at most, so that a large bucket costs no square of it."""
@@ -107,7 +104,7 @@ def s_curve(jaccard: ArrayLike, bands: int, rows: int) -> NDArray[np.float64]:
 
 
 def near_duplicates(
-    texts: Texts,
+    texts: Texts | Passes,
     settings: MinHash | None = None,
     *,
     scores: NDArray[np.float64] | None = None,
@@ -124,50 +121,127 @@ def near_duplicates(
     Texts given as a function are gone through twice, a batch at a time.
 
     Args:
-        texts: a list, an Arrow array, or a function that returns batches of Arrow arrays.
+        texts: a list, an Arrow array, a function that returns batches of Arrow arrays; or `Mapped` files.
         settings: the defaults if None.
         scores: one a text, for ``keep="best"``.
-        watch: told the progress.
+        watch: told stage (``sketch``, ``compare``) and bytes; `Mapped` has its own.
 
     Raises:
         DataError: for what is not text.
     """
     settings = settings or MinHash()
     with Budget(settings.memory) as budget:
-        return _Finder(settings, budget, watch or (lambda stage, done: None)).run(texts, scores)
+        passes = texts if isinstance(texts, Passes) else Here(texts, watch)
+        return _Finder(settings, budget).run(passes, scores)
+
+
+@dataclass(frozen=True)
+class _Hashing(Step):
+    """A step that needs the hash functions of the settings."""
+
+    settings: MinHash
+
+    @cached_property
+    def drawn(self) -> tuple[np.uint64, NDArray[np.uint64], NDArray[np.uint32], NDArray[np.uint32]]:
+        """Seed and weights (ngram + 1,) of shingles, salts and factors (slots,) of the slots' own hashes."""
+        bands, rows = self.settings.banding()
+        random = seeds.generator(self.settings.seed, "dedup", "minhash")
+        return (
+            random.integers(0, 2**64, dtype=np.uint64),
+            random.integers(0, 2**64, self.settings.ngram + 1, dtype=np.uint64) | np.uint64(1),
+            random.integers(0, 2**32, bands * rows, dtype=np.uint32),
+            random.integers(0, 2**32, bands * rows, dtype=np.uint32) | np.uint32(1),
+        )
+
+    @property
+    def shingles(self) -> tuple[object, ...]:
+        """What the kernels need to cut texts into hashed shingles."""
+        letters = alphabet(self.settings.normalise)
+        return letters.folded, letters.alone, self.settings.unit == "word", *self.drawn[:2]
+
+    @property
+    def threads(self) -> int:
+        """Threads to use."""
+        return self.settings.threads or devices.cores()
+
+
+@dataclass(frozen=True)
+class Sketching(_Hashing):
+    """Sketches: ``keys`` (bands, n) uint64, ``marks`` (n, slots) uint8, ``identities`` (n, 2) uint64,
+    ``lengths`` (n,) int64; see `_sketch_kernels.sketch_all`."""
+
+    stage: ClassVar[str] = "sketch"
+
+    def __call__(self, batch: Batch) -> Record:
+        n, bands = len(batch), self.settings.banding()[0]
+        _, _, salts, factors = self.drawn
+        keys = np.empty((bands, n), np.uint64)
+        marks = np.empty((n, salts.size), np.uint8)
+        identities = np.empty((n, 2), np.uint64)
+        lengths = np.empty(n, np.int64)
+
+        def part(first: int, last: int) -> None:
+            kernels.sketch_all(
+                batch.data, batch.offsets, first, last, *self.shingles, salts, factors, bands, keys, marks,
+                identities, lengths,
+            )  # fmt: skip
+
+        in_threads([partial(part, *each) for each in batch.parts(4 * self.threads)], self.threads)
+        return {"keys": keys, "marks": marks, "identities": identities, "lengths": lengths}
+
+
+@dataclass(frozen=True)
+class Shingling(_Hashing):
+    """The shingle sets of some texts, one after another: ``shingles`` uint64, ``sizes`` int64."""
+
+    stage: ClassVar[str] = "compare"
+    chosen: NDArray[np.int64]
+    """Numbers of the texts, ascending."""
+
+    @property
+    def idle(self) -> bool:
+        return not self.chosen.size
+
+    def within(self, first: int, last: int) -> Shingling:
+        low, high = np.searchsorted(self.chosen, [first, last])
+        return Shingling(self.settings, self.chosen[low:high] - first)
+
+    def __call__(self, batch: Batch) -> Record:
+        chosen = within(self.chosen, batch)
+        parts = [each for each in np.array_split(chosen, 4 * self.threads) if each.size]
+        found = in_threads([partial(self._sets, batch, part) for part in parts], self.threads)
+        return {
+            "shingles": np.concatenate([np.empty(0, np.uint64), *(values for values, _ in found)]),
+            "sizes": np.concatenate([np.empty(0, np.int64), *(sizes for _, sizes in found)]),
+        }
+
+    def _sets(self, batch: Batch, chosen: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        ends = np.empty(chosen.size, np.int64)
+        values = kernels.shingle_sets(batch.data, batch.offsets, chosen, *self.shingles, ends)
+        return values, np.diff(ends, prepend=0)
 
 
 class _Finder:
-    """One run: hash functions, and the sketches as they come."""
+    """One run: the sketches as they come, and what is made of them."""
 
-    def __init__(self, settings: MinHash, budget: Budget, watch: Watch) -> None:
+    def __init__(self, settings: MinHash, budget: Budget) -> None:
         self.settings = settings
-        self.watch = watch
         self.threads = settings.threads or devices.cores()
         self.bands, self.rows = settings.banding()
-        self.alphabet: Alphabet = alphabet(settings.normalise)
-        slots = self.bands * self.rows
-        drawn = seeds.generator(settings.seed, "dedup", "minhash")
-        self.seed = drawn.integers(0, 2**64, dtype=np.uint64)
-        self.weights = drawn.integers(0, 2**64, settings.ngram + 1, dtype=np.uint64) | np.uint64(1)
-        self.salts = drawn.integers(0, 2**32, slots, dtype=np.uint32)
-        self.factors = drawn.integers(0, 2**32, slots, dtype=np.uint32) | np.uint32(1)
         self.budget = budget
         self.keys = [Spool(budget, np.uint64) for _ in range(self.bands)]
-        self.marks = Spool(budget, np.uint8, slots)
+        self.marks = Spool(budget, np.uint8, self.bands * self.rows)
         self.identities = Spool(budget, np.uint64, 2)
         self.lengths = Spool(budget, np.int64)
-        self.bytes = 0
 
-    @property
-    def _hashing(self) -> tuple[object, ...]:
-        by_word = self.settings.unit == "word"
-        return self.alphabet.folded, self.alphabet.alone, by_word, self.seed, self.weights
-
-    def run(self, texts: Texts, scores: NDArray[np.float64] | None) -> Duplicates:
+    def run(self, passes: Passes, scores: NDArray[np.float64] | None) -> Duplicates:
         """Sketch, propose, compare, join, choose."""
-        for batch in batches(texts):
-            self._sketch(batch)
+        for _, found in passes.run(Sketching(self.settings)):
+            for spool, keys in zip(self.keys, found["keys"], strict=True):
+                spool.append(keys)
+            self.marks.append(found["marks"])
+            self.identities.append(found["identities"])
+            self.lengths.append(found["lengths"])
         identities = self.identities.array()
         n = len(identities)
         head = equal_heads(identities)
@@ -179,7 +253,7 @@ class _Finder:
         least = self._least_alike()
         flags = np.zeros(n, np.bool_)
         lsh.alike_at_all(members, starts, marks, least, WINDOW, flags)
-        sets, edges, row = self._sets(texts, flags)
+        sets, edges, row = self._sets(passes, flags)
         parent = head.copy()
         match = np.full(n, -1, np.int64)
         similarity = np.zeros(n)
@@ -207,7 +281,7 @@ class _Finder:
             similarity_kept=similarity_kept,
             facts={
                 "documents": n,
-                "bytes": self.bytes,
+                "bytes": passes.bytes,
                 "bands": self.bands,
                 "rows": self.rows,
                 "copies": int(copies.size),
@@ -216,28 +290,6 @@ class _Finder:
                 "bytes_on_disk": self.budget.on_disk,
             },
         )
-
-    def _sketch(self, batch: Batch) -> None:
-        n, slots = len(batch), self.salts.size
-        keys = np.empty((self.bands, n), np.uint64)
-        marks = np.empty((n, slots), np.uint8)
-        identity = np.empty((n, 2), np.uint64)
-        lengths = np.empty(n, np.int64)
-
-        def part(first: int, last: int) -> None:
-            kernels.sketch_all(
-                batch.data, batch.offsets, first, last, *self._hashing, self.salts, self.factors,
-                self.bands, keys, marks, identity, lengths,
-            )  # fmt: skip
-
-        in_threads([partial(part, *each) for each in batch.parts(4 * self.threads)], self.threads)
-        for band, spool in enumerate(self.keys):
-            spool.append(keys[band])
-        self.marks.append(marks)
-        self.identities.append(identity)
-        self.lengths.append(lengths)
-        self.bytes += batch.bytes
-        self.watch("sketch", self.bytes)
 
     def _buckets(self, distinct: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The buckets of all bands, each set of texts once: (members, starts)."""
@@ -267,37 +319,22 @@ class _Finder:
 
     def _least_alike(self) -> int:
         """Equal marks that a pair at the threshold has, but for one time in 4,000."""
-        t, slots = self.settings.threshold, self.salts.size
+        t, slots = self.settings.threshold, self.bands * self.rows
         expected = t + (1 - t) * _ACCIDENT
         return int(np.floor(slots * expected - _SIGMAS * np.sqrt(slots * expected * (1 - expected))))
 
     def _sets(
-        self, texts: Texts, flags: NDArray[np.bool_]
+        self, passes: Passes, flags: NDArray[np.bool_]
     ) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
         """Shingle sets of the flagged texts: (sets, their starts, row of each text)."""
         spool = Spool(self.budget, np.uint64)
         sizes: list[NDArray[np.int64]] = [np.zeros(1, np.int64)]
-        done = 0
-        for batch in batches(texts) if flags.any() else ():
-            if batch.first + len(batch) > flags.size:
-                raise DataError("the texts changed while they were read: there are more than at first")
-            chosen = np.flatnonzero(flags[batch.first : batch.first + len(batch)])
-
-            parts = [each for each in np.array_split(chosen, 4 * self.threads) if each.size]
-            jobs = [partial(self._sets_of, batch, part) for part in parts]
-            for values, ends in in_threads(jobs, self.threads):
-                spool.append(values)
-                sizes.append(np.diff(ends, prepend=0))
-            done += batch.bytes
-            self.watch("compare", done)
+        if flags.any():
+            for _, found in passes.run(Shingling(self.settings, np.flatnonzero(flags))):
+                spool.append(found["shingles"])
+                sizes.append(found["sizes"])
         row = np.cumsum(flags) - 1
         return spool.array(), np.cumsum(np.concatenate(sizes)), row
-
-    def _sets_of(
-        self, batch: Batch, chosen: NDArray[np.int64]
-    ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-        ends = np.empty(chosen.size, np.int64)
-        return kernels.shingle_sets(batch.data, batch.offsets, chosen, *self._hashing, ends), ends
 
     def _compare(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from posterhall.curation.dedup.exact import Exact, exact_duplicates
 from posterhall.curation.dedup.minhash import MinHash, near_duplicates
+from posterhall.curation.dedup.passes import Here, Mapped, Passes, Watch
 from posterhall.curation.dedup.result import Duplicates
 from posterhall.curation.dedup.substring import SharedSpans, Substring, shared_spans
 from posterhall.curation.pool import Pool, write, write_kept
 from posterhall.errors import DataError, UsageError
 
 Settings = MinHash | Substring | Exact
-Watch = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,16 @@ def deduplicate(
     report: Path | None = None,
     score: str | None = None,
     cut: bool = False,
+    directory: Path | None = None,
+    workers: int = 1,
+    ray: str | None = None,
     watch: Watch | None = None,
 ) -> Outcome:
     """Find the duplicates of a pool and write what stays.
+
+    With a directory the files are read one by one, on as many processes or machines as there are, and what
+    was found of each is kept there: see `Mapped`. Sketches, hashes and samples are then put together, and the
+    output is written, in this process. The result is the same.
 
     Args:
         pool: read two to five times, a batch at a time.
@@ -60,11 +67,13 @@ def deduplicate(
         score: column by which ``keep="best"`` chooses.
         cut: for `Substring`: cut shared spans out instead of dropping documents; a document of which nothing
             but white space is left goes.
+        directory: where to keep what was found of each file, so that a killed run goes on.
+        workers, ray: see `posterhall.curation.shards.map_shards`; they need a directory.
         watch: told the progress.
 
     Raises:
         DataError: for unreadable files, or an empty pool.
-        UsageError: if ``cut`` is asked of another method.
+        UsageError: if ``cut`` is asked of another method, or workers of no directory.
     """
 
     if cut and not isinstance(settings, Substring):
@@ -75,17 +84,23 @@ def deduplicate(
         )
         raise UsageError(f"no file of dropped documents: {instead}; a report tells what was found")
 
+    if directory is None and (workers > 1 or ray is not None):
+        raise UsageError("several processes need a directory for what they find")
+
     def texts() -> Iterator[Any]:
         return (batch.column("text") for batch in pool.batches(["text"]))
 
+    passes: Passes = Here(texts, watch)
+    if directory is not None:
+        passes = Mapped(pool, directory, workers=workers, ray=ray, watch=watch)
     found: Duplicates | SharedSpans
     scores = _scores(pool, score) if score is not None else None
     if isinstance(settings, Substring):
-        found = shared_spans(texts, settings, watch=watch)
+        found = shared_spans(passes, settings, watch=watch)
     elif isinstance(settings, MinHash):
-        found = near_duplicates(texts, settings, scores=scores, watch=watch)
+        found = near_duplicates(passes, settings, scores=scores, watch=watch)
     else:
-        found = exact_duplicates(texts, settings, scores=scores, watch=watch)
+        found = exact_duplicates(passes, settings, scores=scores, watch=watch)
     if not found.keep.size:
         raise DataError(f"the pool is empty: no document in {', '.join(map(str, pool.paths))}")
     uids = _uids(pool) if dropped is not None or report is not None else None

@@ -7,10 +7,11 @@ spans out. Spans are counted in characters, and never begin or end inside one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Literal
+from functools import cached_property, partial
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +20,11 @@ from numpy.typing import NDArray
 from posterhall import devices, seeds
 from posterhall.curation.dedup import _suffix_kernels as kernels
 from posterhall.curation.dedup import _window_kernels as windows
+from posterhall.curation.dedup.passes import Here, Passes, Record, Step, Watch
 from posterhall.curation.dedup.spool import Budget, Spool
 from posterhall.curation.dedup.suffixes import suffix_array
 from posterhall.curation.dedup.texts import Batch, Texts, batches, in_threads
-from posterhall.errors import DataError
-
-Watch = Callable[[str, int], None]
-"""Called with a stage (``sample``, ``gather``, ``sort``) and the bytes of text done in it."""
+from posterhall.errors import DataError, UsageError
 
 BYTES_EACH = 14
 """Memory that sorting the suffixes of a text takes at its peak, in bytes a byte of text (below 2 GiB)."""
@@ -117,7 +116,7 @@ def _keys(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def shared_spans(
-    texts: Texts, settings: Substring | None = None, *, watch: Watch | None = None
+    texts: Texts | Passes, settings: Substring | None = None, *, watch: Watch | None = None
 ) -> SharedSpans:
     """Find passages of ``length`` characters and more that occur in several documents.
 
@@ -130,17 +129,87 @@ def shared_spans(
     its occurrences.)
 
     Args:
-        texts: a list, an Arrow array, or a function that returns batches of Arrow arrays.
+        texts: a list, an Arrow array, a function that returns batches of Arrow arrays; or `Mapped` files.
         settings: the defaults if None.
-        watch: told the progress.
+        watch: told stage (``sample``, ``gather``, ``sort``) and bytes; `Mapped` tells the first two.
 
     Raises:
         DataError: for what is not text, or if all of it does not fit in memory with ``suffix-array``.
+        UsageError: for ``suffix-array`` with `Mapped` files.
     """
     settings = settings or Substring()
     limit = settings.memory if settings.memory is not None else devices.memory() // 2
     with Budget(limit if settings.search == "sampled" else None) as budget:
-        return _Finder(settings, budget, limit, watch or (lambda stage, done: None)).run(texts)
+        watch = watch or (lambda stage, done: None)
+        passes = texts if isinstance(texts, Passes) else Here(texts, watch)
+        return _Finder(settings, budget, limit, watch).run(passes)
+
+
+@dataclass(frozen=True)
+class _Windows(Step):
+    """A step that tells windows apart by their least hashes."""
+
+    settings: Substring
+
+    @cached_property
+    def hashing(self) -> tuple[int, int, np.uint64]:
+        """Characters of a window and of its parts, and the seed of the hashes."""
+        length = self.settings.length
+        drawn = seeds.generator(self.settings.seed, "dedup", "windows")
+        # Shorter parts sort out less (with a half, a quarter of ordinary text is sorted, not 2 %), longer
+        # ones take more samples: 2 of every length - part + 2 characters.
+        return length, max(1, length * 3 // 4), drawn.integers(0, 2**64, dtype=np.uint64)
+
+    def in_parts(self, kernel: Any, batch: Batch, *further: Any) -> list[Any]:
+        """What a kernel gives for the parts of a batch."""
+        threads = self.settings.threads or devices.cores()
+        work = partial(kernel, batch.data, batch.offsets)
+        jobs = [partial(work, *each, *self.hashing, *further) for each in batch.parts(4 * threads)]
+        return in_threads(jobs, threads)
+
+
+@dataclass(frozen=True)
+class Sampling(_Windows):
+    """Least hashes of windows: ``hashes`` uint64, ``texts`` int64 that each is of."""
+
+    stage: ClassVar[str] = "sample"
+
+    def __call__(self, batch: Batch) -> Record:
+        found = self.in_parts(windows.samples, batch)
+        return {
+            "hashes": np.concatenate([np.empty(0, np.uint64), *(hashes for hashes, _ in found)]),
+            "texts": np.concatenate([np.empty(0, np.int64), *(texts for _, texts in found)]),
+        }
+
+
+@dataclass(frozen=True)
+class Gathering(_Windows):
+    """Stretches whose windows have hot hashes: ``pieces`` uint8, one after another with a separator each,
+    ``rows`` (n, 3) int64 (text, first character, bytes with the separator), ``parts`` (n,) int64, rising."""
+
+    stage: ClassVar[str] = "gather"
+    hot: NDArray[np.uint64]
+    """Least hashes that come up in several texts, ascending."""
+    parts: int
+    """Parts of all hashes that are sorted one after the other."""
+
+    @cached_property
+    def bits(self) -> NDArray[np.uint8]:
+        """What most hashes are not among, for a first look."""
+        bits = np.zeros(1 << max(3, int(2 * self.hot.size).bit_length()), np.uint8)
+        windows.fill_filter(self.hot, bits)
+        return bits
+
+    def __call__(self, batch: Batch) -> Record:
+        found = self.in_parts(windows.stretches, batch, self.hot, self.bits, self.parts)
+        rows = np.concatenate([np.empty((0, 5), np.int64), *found])
+        rows = rows[np.argsort(rows[:, 4], kind="stable")]
+        pieces, sizes = _pieces(batch, rows[:, 1], rows[:, 2])
+        return {
+            "pieces": pieces,
+            "rows": np.column_stack([rows[:, 0], rows[:, 3], sizes]),
+            "parts": rows[:, 4],
+        }
 
 
 class _Finder:
@@ -152,16 +221,6 @@ class _Finder:
         self.limit = limit
         self.watch = watch
         self.threads = settings.threads or devices.cores()
-        drawn = seeds.generator(settings.seed, "dedup", "windows")
-        self.hashing = (
-            settings.length,
-            # Shorter parts sort out less (with a half, a quarter of ordinary text is sorted, not 2 %), longer
-            # ones take more samples: 2 of every length - part + 2 characters.
-            max(1, settings.length * 3 // 4),
-            drawn.integers(0, 2**64, dtype=np.uint64),
-        )
-        self.documents = 0
-        self.bytes = 0
         self.sorted = 0
         self.parts = 1
         self.seen = np.zeros(_SEEN, np.uint64)
@@ -170,13 +229,15 @@ class _Finder:
         self.used = 0
         self.found: tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]] = ([], [])
 
-    def run(self, texts: Texts) -> SharedSpans:
+    def run(self, passes: Passes) -> SharedSpans:
         """Find what is shared, then decide who stays."""
-        if self.settings.search == "suffix-array":
-            self._everything(texts)
+        if self.settings.search == "sampled":
+            documents, size = self._sampled(passes)
+        elif isinstance(passes, Here):
+            documents, size = self._everything(passes.texts)
         else:
-            self._sampled(texts)
-        match = np.full(self.documents, -1, np.int64)
+            raise UsageError("search=suffix-array sorts all text in one place; take sampled for files apart")
+        match = np.full(documents, -1, np.int64)
         members = np.concatenate([np.empty(0, np.int64), *self.members])
         ends = np.concatenate([np.empty(0, np.int64), *self.ends])
         if self.settings.keep == "first":
@@ -192,8 +253,8 @@ class _Finder:
             spans=spans,
             repeats=repeats,
             facts={
-                "documents": self.documents,
-                "bytes": self.bytes,
+                "documents": documents,
+                "bytes": size,
                 "bytes_sorted": self.sorted,
                 "parts": self.parts,
                 "shared_characters": int((spans[:, 2] - spans[:, 1]).sum()),
@@ -232,70 +293,58 @@ class _Finder:
             into.append(found)
         self.watch("sort", self.sorted)
 
-    def _everything(self, texts: Texts) -> None:
+    def _everything(self, texts: Texts) -> tuple[int, int]:
+        """Compare all there is: (documents, bytes)."""
         pieces, rows = Spool(self.budget, np.uint8), Spool(self.budget, np.int64, 3)
+        documents = size = 0
         for batch in batches(texts):
-            self._count(batch)
-            piece, row = _pieces(
-                batch, batch.offsets[:-1], batch.offsets[1:], np.arange(len(batch)), np.zeros(len(batch))
-            )
-            pieces.append(piece)
-            rows.append(row)
-            if self.bytes * BYTES_EACH > self.limit:
+            documents, size = batch.first + len(batch), size + batch.bytes
+            if size * BYTES_EACH > self.limit:
                 raise DataError(
-                    f"sorting all suffixes of {self.bytes:,} bytes of text and more takes {BYTES_EACH} times "
+                    f"sorting all suffixes of {size:,} bytes of text and more takes {BYTES_EACH} times "
                     f"as much memory, and {self.limit:,} bytes may be used; take search=sampled"
                 )
+            piece, sizes = _pieces(batch, batch.offsets[:-1], batch.offsets[1:])
+            pieces.append(piece)
+            numbers = np.arange(batch.first, documents)
+            rows.append(np.column_stack([numbers, np.zeros_like(numbers), sizes]))
         self._compare(pieces.array(), rows.array())
+        return documents, size
 
-    def _sampled(self, texts: Texts) -> None:
-        hot, count = self._hot(texts)
+    def _sampled(self, passes: Passes) -> tuple[int, int]:
+        """Compare what may be shared: (documents, bytes) of all."""
+        hot, count = self._hot(passes)
         if not hot.size:
-            return
+            return passes.documents, passes.bytes
         # A stretch around one hot hash: the windows it is least of, of which half the parts' number is usual.
         size = 4 * count * self.settings.length
-        self.parts = max(1, -(-min(size, 2 * self.bytes) * BYTES_EACH // self.limit))
-        bits = np.zeros(1 << max(3, int(2 * hot.size).bit_length()), np.uint8)
-        windows.fill_filter(hot, bits)
+        self.parts = max(1, -(-min(size, 2 * passes.bytes) * BYTES_EACH // self.limit))
         pieces = [Spool(self.budget, np.uint8) for _ in range(self.parts)]
         rows = [Spool(self.budget, np.int64, 3) for _ in range(self.parts)]
-        done = 0
-        for batch in batches(texts):
-            if batch.first + len(batch) > self.documents:
-                raise DataError("the texts changed while they were read: there are more than at first")
-            work = partial(windows.stretches, batch.data, batch.offsets)
-            jobs = [
-                partial(work, *each, *self.hashing, hot, bits, self.parts)
-                for each in batch.parts(4 * self.threads)
-            ]
-            found = np.concatenate(in_threads(jobs, self.threads))
-            for part in np.unique(found[:, 4]).tolist():
-                some = found[found[:, 4] == part]
-                piece, row = _pieces(batch, some[:, 1], some[:, 2], some[:, 0], some[:, 3])
-                pieces[part].append(piece)
-                rows[part].append(row)
-            done += batch.bytes
-            self.watch("gather", done)
+        for first, found in passes.run(Gathering(self.settings, hot, self.parts)):
+            row = found["rows"] + np.array([first, 0, 0])
+            ends = np.concatenate([[0], np.cumsum(row[:, 2])])
+            parts, begins = np.unique(found["parts"], return_index=True)
+            for part, (a, b) in zip(parts.tolist(), pairwise([*begins, len(row)]), strict=True):
+                pieces[part].append(found["pieces"][ends[a] : ends[b]])
+                rows[part].append(row[a:b])
         for piece_spool, row_spool in zip(pieces, rows, strict=True):
             self._compare(piece_spool.array(), row_spool.array())
             piece_spool.close()
             row_spool.close()
+        return passes.documents, passes.bytes
 
-    def _hot(self, texts: Texts) -> tuple[NDArray[np.uint64], int]:
+    def _hot(self, passes: Passes) -> tuple[NDArray[np.uint64], int]:
         """Least hashes of windows that come up in several documents, ascending, and how often they do."""
         spools = [(Spool(self.budget, np.uint64), Spool(self.budget, np.int64)) for _ in range(_RANGES)]
-        for batch in batches(texts):
-            self._count(batch)
-            work = partial(windows.samples, batch.data, batch.offsets)
-            jobs = [partial(work, *each, *self.hashing) for each in batch.parts(4 * self.threads)]
-            for hashes, numbers in in_threads(jobs, self.threads):
-                which = hashes >> np.uint64(64 - _RANGE_BITS)
-                order = np.argsort(which, kind="stable")
-                cuts = np.searchsorted(which[order], np.arange(1, _RANGES))
-                for spool, some in zip(spools, np.split(order, cuts), strict=True):
-                    spool[0].append(hashes[some])
-                    spool[1].append(numbers[some] + batch.first)
-            self.watch("sample", self.bytes)
+        for first, found in passes.run(Sampling(self.settings)):
+            hashes, numbers = found["hashes"], found["texts"] + first
+            which = hashes >> np.uint64(64 - _RANGE_BITS)
+            order = np.argsort(which, kind="stable")
+            cuts = np.searchsorted(which[order], np.arange(1, _RANGES))
+            for spool, some in zip(spools, np.split(order, cuts), strict=True):
+                spool[0].append(hashes[some])
+                spool[1].append(numbers[some])
 
         def several(spool: tuple[Spool, Spool]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
             hashes, numbers = spool[0].array(), spool[1].array()
@@ -303,15 +352,11 @@ class _Finder:
             found = windows.in_several(hashes, numbers, np.argsort(hashes))
             return found
 
-        found = in_threads([partial(several, spool) for spool in spools], self.threads)
+        several_of = in_threads([partial(several, spool) for spool in spools], self.threads)
         for pair in spools:
             for each in pair:
                 each.close()
-        return np.concatenate([h for h, _ in found]), int(sum(c.sum() for _, c in found))
-
-    def _count(self, batch: Batch) -> None:
-        self.documents += len(batch)
-        self.bytes += batch.bytes
+        return np.concatenate([h for h, _ in several_of]), int(sum(c.sum() for _, c in several_of))
 
 
 _RANGE_BITS = 4
@@ -320,17 +365,14 @@ _RANGES = 1 << _RANGE_BITS
 
 
 def _pieces(
-    batch: Batch, begins: NDArray[Any], ends: NDArray[Any], texts: NDArray[Any], characters: NDArray[Any]
+    batch: Batch, begins: NDArray[Any], ends: NDArray[Any]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Stretches of a batch as `_Finder._compare` takes them."""
-    row = np.empty((begins.size, 3), np.int64)
-    row[:, 0] = texts + batch.first
-    row[:, 1] = characters
-    row[:, 2] = ends - begins + 1
-    out = np.empty(int(row[:, 2].sum()), np.uint8)
+    """Stretches of a batch's bytes, a separator after each, and their sizes with it."""
     begins, ends = np.ascontiguousarray(begins), np.ascontiguousarray(ends)
+    sizes = ends - begins + 1
+    out = np.empty(int(sizes.sum()), np.uint8)
     windows.gather(batch.data, begins, ends, kernels.SEPARATOR, out)
-    return out, row
+    return out, sizes
 
 
 def _merged(found: list[NDArray[np.int64]]) -> NDArray[np.int64]:

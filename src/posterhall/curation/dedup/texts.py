@@ -187,3 +187,9 @@ def in_threads(jobs: Sequence[Callable[[], Any]], threads: int) -> list[Any]:
 
     with ThreadPoolExecutor(threads, thread_name_prefix="posterhall-dedup") as pool:
         return list(pool.map(lambda job: job(), jobs))
+
+
+def within(numbers: NDArray[np.int64], batch: Batch) -> NDArray[np.int64]:
+    """Those of ascending numbers that are in a batch, counted from its first."""
+    low, high = np.searchsorted(numbers, [batch.first, batch.first + len(batch)])
+    return numbers[low:high] - batch.first
