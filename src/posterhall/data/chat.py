@@ -113,8 +113,6 @@ def read(paths: str | Path | Iterable[str | Path], *, form: Form = "auto") -> Ch
     Raises:
         DataError: naming file and line, for a row of another form; if no row is left.
     """
-    from posterhall.data.preference_forms import best_replies
-
     if form not in get_args(Form):
         near = did_you_mean(form, get_args(Form))
         raise DataError(f"form is '{form}'; it must be one of {', '.join(get_args(Form))}.{near}")
@@ -124,27 +122,41 @@ def read(paths: str | Path | Iterable[str | Path], *, form: Form = "auto") -> Ch
     head = next(stream, None)
     if head is None:
         raise DataError(f"{named}: no rows; give JSON lines or Parquet with conversations")
-    kind = _form_of(head) if form == "auto" else form
-    everything = itertools.chain([head], stream)
-    if kind == "oasst1":
-        for messages, where in best_replies(everything):
-            found.add(Chat(_until_answer(messages), where))
-    else:
-        readers: dict[str, Callable[[Object, Chats], None]] = {
-            "messages": _conversation,
-            "completion": _completion,
-            "alpaca": _instruction,
-            "conversations": _speakers,
-            "guanaco": _marked,
-        }
-        for row in everything:
-            readers[kind](row, found)
+    fill(itertools.chain([head], stream), form_of(head) if form == "auto" else form, found)
     if not found.rows:
         raise DataError(f"{named}: no row is of use ({found.reasons() or NO_ANSWER})")
     return found
 
 
-def _form_of(row: Object) -> str:
+def fill(rows: Iterable[Object], form: str, into: Chats) -> None:
+    """Add rows of a form other than auto, or refuse them.
+
+    Raises:
+        DataError: naming file and line, for a row of another form.
+    """
+    from posterhall.data.preference_forms import best_replies
+
+    if form == "oasst1":
+        for messages, where in best_replies(rows):
+            into.add(Chat(_until_answer(messages), where))
+        return
+    readers: dict[str, Callable[[Object, Chats], None]] = {
+        "messages": _conversation,
+        "completion": _completion,
+        "alpaca": _instruction,
+        "conversations": _speakers,
+        "guanaco": _marked,
+    }
+    for row in rows:
+        readers[form](row, into)
+
+
+def form_of(row: Object) -> str:
+    """The form that the fields of a row are of.
+
+    Raises:
+        DataError: if they are of none.
+    """
     names = set(row.fields)
     if "messages" in names:
         return "messages"

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from posterhall.data.chat_template import Rendered
+from posterhall.data.chat_template import ChatTemplate, Rendered, TemplateError
 from posterhall.data.tokenizer import Tokenizer
 from posterhall.errors import DataError
 from posterhall.extras import require
 
 _NAME, _NAME_END = "\ufdd4", "\ufdd5"
 """Around the numbers that stand for special tokens; see `chat_template` for the letters."""
+_PROBE = "answer"
 
 
 class SpecialTokens:
@@ -96,6 +97,26 @@ class SpecialTokens:
         if any(start < len(text) <= end for start, end in rendered.literal):
             return False
         return self.without_end(text) != text
+
+    def closing(self, template: ChatTemplate) -> list[int]:
+        """What a template puts behind an answer's text, from the first special token on.
+
+        The first is the end of the turn, at which sampling stops; what follows it (a newline, often) no model
+        is asked for. Empty for a template that ends answers without a special token.
+        """
+        talk = [{"role": "user", "content": "question"}, {"role": "assistant", "content": _PROBE}]
+        try:
+            text = template.render(talk)
+        except TemplateError:  # one that wants a system's message, say
+            return []
+        at = text.text.rfind(_PROBE)
+        if at < 0:
+            return []
+        ((ids, places),) = self.encode([text])
+        behind = ids[places[:, 0] >= at + len(_PROBE)]
+        special = np.flatnonzero(np.isin(behind, self.ids))
+        found: list[int] = behind[special[0] :].tolist() if len(special) else []
+        return found
 
     def without_end(self, text: str) -> str:
         """A text without the special token that it ends with, if it does."""
