@@ -100,8 +100,8 @@ def read(
     - pairs: "prompt", "chosen" and "rejected", as text, or as chat messages (lists of {"role", "content"}),
       then with the prompt in a field of its own or as what both begin with. Messages become text as in
       "hh", unless they stay `as_messages`.
-    - rankings: "prompt" and "answers" (texts, the best first), or "answers" and "scores" (numbers, higher
-      is better, equal ones tied).
+    - rankings: "prompt" (text, or messages) and "answers" (texts, the best first), or "answers" and "scores"
+      (numbers, higher is better, equal ones tied).
     - hh: Anthropic's helpful and harmless dialogues: "chosen" and "rejected", whole, alike up to an
       "Assistant:" turn.
     - shp: Stanford Human Preferences: "history", "human_ref_A", "human_ref_B", "score_A", "score_B"; pairs
@@ -114,7 +114,8 @@ def read(
         paths: JSON lines or Parquet; files, directories and patterns.
         form: one of these, or auto.
         min_score_ratio: see shp.
-        as_messages: keep conversations (of pairs and oasst1) as messages, for a model's chat template.
+        as_messages: keep conversations (of pairs, rankings and oasst1) as messages, for a model's chat
+            template.
 
     Returns:
         Rows in the order of the files, and what was refused.
@@ -255,18 +256,17 @@ def _ranking(row: Object, into: Preferences) -> None:
     answers, scores = value(row, "answers"), row.fields.get("scores")
     if not isinstance(answers, list) or len(answers) < 2 or not all(isinstance(a, str) for a in answers):
         raise DataError(f"{row.where}: 'answers' must be a list of two texts or more")
-    prompt = text(row, "prompt")
-    if scores is None:
-        into.add(Preference(prompt, tuple(answers), row.where))
-        return
-    if not isinstance(scores, list) or len(scores) != len(answers) or not all(map(_is_number, scores)):
-        raise DataError(f"{row.where}: 'scores' must be {len(answers)} finite numbers, one an answer")
-    order = sorted(range(len(answers)), key=lambda i: -scores[i])
-    into.add(
-        Preference(
-            prompt, tuple(answers[i] for i in order), row.where, tuple(float(scores[i]) for i in order)
-        )
-    )
+    ordered: tuple[float, ...] | None = None
+    if scores is not None:
+        if not isinstance(scores, list) or len(scores) != len(answers) or not all(map(_is_number, scores)):
+            raise DataError(f"{row.where}: 'scores' must be {len(answers)} finite numbers, one an answer")
+        order = sorted(range(len(answers)), key=lambda i: -scores[i])
+        answers, ordered = [answers[i] for i in order], tuple(float(scores[i]) for i in order)
+    prompt = value(row, "prompt")
+    if isinstance(prompt, list):
+        add_conversation(_messages(prompt, row, "prompt"), answers, row.where, into, ordered)
+    else:
+        into.add(Preference(text(row, "prompt"), tuple(answers), row.where, ordered))
 
 
 def value(row: Object, name: str) -> Any:

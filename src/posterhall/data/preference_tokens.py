@@ -81,6 +81,7 @@ def encode(
     boundary: Boundary = "refuse",
     too_long: TooLong = "refuse",
     begin: bool = True,
+    tails: bool = False,
 ) -> PreferenceTokens:
     """Tokens of prompts and answers, and the comparisons between them.
 
@@ -98,6 +99,8 @@ def encode(
             apart and join them (as a model sees it that is given the prompt).
         too_long: refuse rows above `max_length`, or cut the beginning of the prompt off.
         begin: put the tokeniser's token of beginning (or else of end) before a prompt.
+        tails: let an answer go on to where the template's text ends. A newline, say, behind the end of a turn
+            is nothing that a model samples, and is left out; but a reward model reads a text to its end.
 
     Raises:
         DataError: for a tokeniser without end of text; an empty prompt with nothing before it; if no row
@@ -120,7 +123,7 @@ def encode(
         special = SpecialTokens(tokenizer)
         for row in rows:
             if row.messages:
-                build.chat(row, template, special)
+                build.chat(row, template, special, tails=tails)
     return build.done()
 
 
@@ -184,7 +187,7 @@ class _Builder:
             answers = [np.concatenate((ids, self._end)) for ids in answers]
             self._row(row, self._start, np.concatenate((self._start, prompt)), answers)
 
-    def chat(self, row: Preference, template: ChatTemplate, special: SpecialTokens) -> None:
+    def chat(self, row: Preference, template: ChatTemplate, special: SpecialTokens, *, tails: bool) -> None:
         """A row of messages."""
         before = [{"role": role, "content": said} for role, said in row.messages]
         try:
@@ -200,20 +203,22 @@ class _Builder:
             self._out.refuse(UNEVEN, row.where)
             return
         (ids, _), *others = special.encode([prompt, *wholes])
-        answers = [whole[len(ids) :] for whole, _ in others]
+        begins = [np.arange(len(whole)) >= len(ids) for whole, _ in others]
         if not all(np.array_equal(whole[: len(ids)], ids) for whole, _ in others):
             if self._boundary == "refuse":
                 self._out.refuse(MERGED, row.where)
                 return
             edge = len(prompt.text)
-            apart = [special.encode_apart(each, [edge]) for each in wholes]
-            answers = [whole[places[:, 0] >= edge] for whole, places in apart]
-        answers = [
-            answer if special.ends(whole) else np.concatenate((answer, self._end))
-            for answer, whole in zip(answers, wholes, strict=True)
-        ]
-        begun = len(ids) > 0 and ids[0] == self._tokenizer.bos_id
-        self._row(row, ids[: int(begun)], ids, answers)
+            others = [special.encode_apart(each, [edge]) for each in wholes]
+            begins = [places[:, 0] >= edge for _, places in others]
+        answers = []
+        for text, (whole, places), begun in zip(wholes, others, begins, strict=True):
+            if not special.ends(text):
+                answers.append(np.concatenate((whole[begun], self._end)))
+            else:
+                kept = begun if tails else begun & (places[:, 0] < len(text.text.rstrip()))
+                answers.append(whole[kept])
+        self._row(row, ids[: int(len(ids) > 0 and ids[0] == self._tokenizer.bos_id)], ids, answers)
 
     def _row(
         self,
