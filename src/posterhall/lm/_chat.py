@@ -19,11 +19,15 @@ class Chat:
     Args:
         template: of the checkpoint.
         tokenizer: of the same.
+
+    Attributes:
+        ends: the token with which the template ends an answer, if it is a special one.
     """
 
     def __init__(self, template: ChatTemplate, tokenizer: Tokenizer) -> None:
         self._template = template
         self._special = SpecialTokens(tokenizer)
+        self.ends = frozenset(self._special.closing(template)[:1])
 
     @property
     def template(self) -> str:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from posterhall.errors import DataError
 from posterhall.lm import _tokens
 from posterhall.lm._chat import Chat
-from posterhall.lm.protocol import NEXT_TURN, Request, Sample, cut, shown, transcript
+from posterhall.lm.protocol import NEXT_TURN, Prompt, Request, Sample, cut, shown, transcript
 from posterhall.models.batching import Row
 from posterhall.models.sampling import Sampling
 from posterhall.seeds import derive
@@ -44,7 +44,8 @@ def rows(
         DataError: for a prompt that is empty or does not fit in the model's context.
     """
     found = []
-    for request, ids in zip(requests, _prompts(tokenizer, requests, chat), strict=True):
+    asked = [each.prompt for each in requests]
+    for request, ids in zip(requests, prompt_ids(tokenizer, asked, chat), strict=True):
         if not ids:
             raise DataError(
                 "the prompt is empty, and the tokeniser has no token that begins a text; give one"
@@ -73,17 +74,15 @@ def rows(
     return found
 
 
-def _prompts(tokenizer: Tokenizer, requests: Sequence[Request], chat: Chat | None) -> list[list[int]]:
+def prompt_ids(tokenizer: Tokenizer, prompts: Sequence[Prompt], chat: Chat | None) -> list[list[int]]:
     """The tokens of each prompt."""
     start = _tokens.beginning(tokenizer)
     if chat is None:
-        texts = [transcript(each.prompt) for each in requests]
-        return [start + own.tolist() for own in tokenizer.encode_batch(texts)]
-    plain = iter(tokenizer.encode_batch([each.prompt for each in requests if isinstance(each.prompt, str)]))
-    return [
-        start + next(plain).tolist() if isinstance(each.prompt, str) else chat.ids(each.prompt)
-        for each in requests
-    ]
+        return [
+            start + own.tolist() for own in tokenizer.encode_batch([transcript(each) for each in prompts])
+        ]
+    plain = iter(tokenizer.encode_batch([each for each in prompts if isinstance(each, str)]))
+    return [start + next(plain).tolist() if isinstance(each, str) else chat.ids(each) for each in prompts]
 
 
 def stops(request: Request, chat: Chat | None) -> tuple[str, ...]:

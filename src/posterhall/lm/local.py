@@ -14,7 +14,7 @@ from posterhall.errors import DataError
 from posterhall.extras import require, torch
 from posterhall.lm import _chat, _embedding, _sampling, _scoring, _stream, _tokens
 from posterhall.lm.engine import Engine
-from posterhall.lm.protocol import LM, Floats, Piece, Request, Sample, Scored
+from posterhall.lm.protocol import LM, Floats, Piece, Prompt, Request, Sample, Scored
 from posterhall.models.quantized import frozen_bytes, numbers
 from posterhall.models.speculative import LOOKAHEAD, Draft, Speculation
 
@@ -52,7 +52,7 @@ class LocalLM(LM):
         model: a `Decoder`, or a model of transformers (`posterhall.models.foreign`).
         tokenizer: its tokeniser.
         name: what results are labelled with.
-        chat: its chat template.
+        chat: its chat template; what ends an answer by it ends a sample.
         ends: further tokens that end a sample, beside the tokeniser's end of text.
         draft: a model of the same tokeniser that drafts.
         cache_bytes: most memory for keys and values; what does not fit is done in turn.
@@ -87,7 +87,8 @@ class LocalLM(LM):
         self.tokenizer = tokenizer
         self.draft = draft
         self._chat = chat
-        self._ends = frozenset(ends) | (set() if tokenizer.eos_id is None else {tokenizer.eos_id})
+        own = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
+        self._ends = frozenset((*ends, *own, *(() if chat is None else chat.ends)))
         self._rows = functools.partial(_sampling.rows, model, tokenizer, ends=self._ends, chat=chat)
         self.parameters = numbers(model)
         self._engine = Engine(
@@ -171,6 +172,19 @@ class LocalLM(LM):
     def speculation(self) -> Speculation | None:
         """What drafting has come to so far; None if nothing drafts."""
         return None if self.draft is None else self._engine.speculation
+
+    @property
+    def has_template(self) -> bool:
+        """Whether conversations take the form of a chat template, and not that of a transcript."""
+        return self._chat is not None
+
+    def prompt_tokens(self, prompts: Sequence[Prompt]) -> list[int]:
+        """Tokens of each prompt as the model reads it.
+
+        Raises:
+            DataError: for a conversation that the chat template does not take.
+        """
+        return [len(ids) for ids in _sampling.prompt_ids(self.tokenizer, prompts, self._chat)]
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, without the one that begins it."""
