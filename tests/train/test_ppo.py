@@ -223,7 +223,7 @@ def test_the_command_says_what_came_out(posterhall, job, tmp_path):
 
 
 def test_a_reward_model_of_another_tokeniser_is_refused(job, tmp_path):
-    from posterhall.models import reward as rewards
+    from posterhall.models import reward as rewards, reward_files
     from posterhall.train.ppo import train_ppo
     from posterhall.train.scorers import Learned
 
@@ -232,7 +232,7 @@ def test_a_reward_model_of_another_tokeniser_is_refused(job, tmp_path):
 
     model, prompts, _ = job
     scores = rewards.RewardModel(decoder(vocab_size=258, max_length=48, seed=1))
-    rewards.save(scores, tmp_path / "same", tokenizer=ByteTokenizer())
+    reward_files.save(scores, tmp_path / "same", tokenizer=ByteTokenizer())
     done = train_ppo(settings_of(str(tmp_path / "same")), model, [prompts], tmp_path / "run", device="cpu")
     assert math.isfinite(done["train"]["reward"])
     with pytest.raises(DataError, match="another tokeniser"):

@@ -81,12 +81,12 @@ def test_padding_does_not_show_and_texts_give_what_tokens_give():
 @pytest.mark.parametrize("tie", [True, False])
 def test_saved_models_come_back_and_transformers_reads_them(tmp_path, tie):
     transformers = pytest.importorskip("transformers")
-    from posterhall.models import reward as rewards
+    from posterhall.models import reward as rewards, reward_files
 
     ours = model(tie=tie)
     ours.offset.fill_(0.5)
-    rewards.save(ours, tmp_path / "reward", tokenizer=ByteTokenizer())
-    back, tokenizer = rewards.load(tmp_path / "reward")
+    reward_files.save(ours, tmp_path / "reward", tokenizer=ByteTokenizer())
+    back, tokenizer = reward_files.load(tmp_path / "reward")
     ids = torch.tensor([[256, *b"say cat: good", 256]])
     mask = torch.ones_like(ids, dtype=torch.bool)
     assert back.rewards(ids, mask).item() == ours.rewards(ids, mask).item()
@@ -101,11 +101,11 @@ def test_saved_models_come_back_and_transformers_reads_them(tmp_path, tie):
 
 def test_a_language_model_is_no_reward_model(tmp_path):
     from posterhall.models import hub
-    from posterhall.models import reward as rewards
+    from posterhall.models import reward as rewards, reward_files
 
     hub.save(model().backbone, tmp_path / "model", tokenizer=ByteTokenizer())
     with pytest.raises(DataError, match="no reward model"):
-        rewards.load(tmp_path / "model")
+        reward_files.load(tmp_path / "model")
 
 
 def test_margins_from_scores_go_with_their_pairs():
@@ -147,7 +147,7 @@ def test_calibration_of_known_chances():
 
 def test_the_command_leaves_a_model_with_centred_rewards(posterhall, tmp_path):
     from posterhall.models import hub
-    from posterhall.models import reward as rewards
+    from posterhall.models import reward as rewards, reward_files
 
     hub.save(model().backbone, tmp_path / "model", tokenizer=ByteTokenizer())
     lines = [{"prompt": f"say {i % 9}:", "chosen": f" good {i}", "rejected": f" bad {i}"} for i in range(40)]
@@ -159,7 +159,7 @@ def test_the_command_leaves_a_model_with_centred_rewards(posterhall, tmp_path):
     assert done["eval"]["accuracy"] > 0.9
     assert done["comparisons"] + done["eval_comparisons"] == 40
     assert json.loads(posterhall(*arguments, "--resume").out) == done
-    reward, tokenizer = rewards.load(tmp_path / "run")
+    reward, tokenizer = reward_files.load(tmp_path / "run")
     assert float(reward.offset) == pytest.approx(done["reward_offset"])
     prompts = [line["prompt"] for line in lines] * 2
     answers = [line["chosen"] for line in lines] + [line["rejected"] for line in lines]

@@ -19,16 +19,20 @@ from posterhall.adapters import placing
 from posterhall.adapters.lora import LoraLinear, LoraSettings, Part, features
 from posterhall.data import tensor_files
 from posterhall.errors import DataError
-from posterhall.extras import nn, require
+from posterhall.extras import nn, require, torch
 from posterhall.quantize.linear import QuantizedLinear, is_transposed
 from posterhall.runs.files import atomic_file, write_atomic
 
 M = TypeVar("M", bound=nn.Module)
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CAUSAL, CLASSIFIER = "CAUSAL_LM", "SEQ_CLS"
+"""PEFT's names of what an adapter is for: to write, or to judge texts by a head that was trained with it."""
 _PREFIX, _SUFFIXES = "base_model.model.", (".lora_A.weight", ".lora_B.weight")
 _NOTE = "posterhall.base"
 _LARGEST_JSON = 1 << 24
+_HEADS = {"score", "classifier"}
+"""Modules that PEFT always saves whole of a classifier, whether it has them or not."""
 _REFUSED = {
     "use_dora": "DoRA",
     "use_qalora": "QA-LoRA",
@@ -58,6 +62,10 @@ class AdapterConfig:
     """Of the weights that it was trained on; None: not noted."""
     quantization: Mapping[str, Any] | None
     """code, block and double of the layers that it was trained on; None: not noted, or not quantised."""
+    classifies: bool
+    """Whether it judges texts, by a head beside it."""
+    note: Mapping[str, Any]
+    """All that is noted beside its tensors."""
 
 
 def save(
@@ -67,6 +75,8 @@ def save(
     base: Path | str,
     files: Path | None = None,
     allow_empty: bool = False,
+    heads: Mapping[str, torch.Tensor] | None = None,
+    note: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a model's adapters.
 
@@ -76,6 +86,9 @@ def save(
         base: where the model's weights are: a directory, or an id of the hub. Files say so.
         files: the directory of these weights, where `base` is none.
         allow_empty: write an adapter that changes nothing, too.
+        heads: of a model that judges texts: what was trained whole beside the adapters, by the name of the
+            tensor (score.weight).
+        note: what is to be noted beside the tensors, in JSON; PEFT does not look there.
 
     Returns:
         The directory.
@@ -97,9 +110,11 @@ def save(
         for part, a, b in layer.pairs():
             for suffix, tensor in zip(_SUFFIXES, (a, b), strict=True):
                 tensors[f"{_PREFIX}{part.name}{suffix}"] = tensor.detach().cpu().contiguous().clone()
+    heads = heads or {}
+    tensors |= {_PREFIX + name: each.detach().cpu().contiguous().clone() for name, each in heads.items()}
     config = {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": CLASSIFIER if heads else CAUSAL,
         "base_model_name_or_path": str(base),
         "inference_mode": True,
         "r": settings.rank,
@@ -110,21 +125,22 @@ def save(
         "bias": "none",
         "fan_in_fan_out": any(_is_transposed(layer.base) for layer in layers),
         "init_lora_weights": True,
-        "modules_to_save": None,
+        "modules_to_save": [name.removesuffix(".weight") for name in heads] or None,
     }
-    note = {"fingerprint": _fingerprint(files or Path(base)), "quantization": _quantization(layers)}
+    noted = {"fingerprint": _fingerprint(files or Path(base)), "quantization": _quantization(layers)}
+    noted |= note or {}
     directory = Path(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot write {directory}: {error.strerror}; choose another place") from error
     with atomic_file(directory / WEIGHTS) as beside:
-        safetensors.save_file(tensors, beside.name, metadata={"format": "pt", _NOTE: json.dumps(note)})
+        safetensors.save_file(tensors, beside.name, metadata={"format": "pt", _NOTE: json.dumps(noted)})
     write_atomic(directory / CONFIG, json.dumps(config, indent=2) + "\n")
     return directory
 
 
-def load(model: M, directory: Path | str, *, fingerprint: str | None = None) -> M:
+def load(model: M, directory: Path | str, *, fingerprint: str | None = None, classifies: bool = False) -> M:
     """Put saved adapters onto a model, in place, and freeze everything else.
 
     Args:
@@ -132,6 +148,7 @@ def load(model: M, directory: Path | str, *, fingerprint: str | None = None) -> 
         directory: of `save`, or of PEFT.
         fingerprint: of the base's weights (`posterhall.models.hub.fingerprint`), to be compared with what
             is noted; None compares shapes alone.
+        classifies: whether it must be one that judges texts, or none such; see `read_head`.
 
     Returns:
         The model.
@@ -142,6 +159,8 @@ def load(model: M, directory: Path | str, *, fingerprint: str | None = None) -> 
     """
     directory = Path(directory)
     config = read_config(directory)
+    if config.classifies and not classifies:
+        raise judging(directory)
     found = {part.name: (site, part) for site in placing.sites(model) for part in site.parts}
     shapes = {name: (features(site.layer)[0], part.last - part.first) for name, (site, part) in found.items()}
     pairs = read_pairs(directory, config, shapes, fingerprint=fingerprint)
@@ -170,7 +189,10 @@ def read_config(directory: Path) -> AdapterConfig:
     given = _json(file)
     if given.get("peft_type") != "LORA":
         raise DataError(f"{file}: peft_type is {given.get('peft_type')!r}; only LORA is supported")
+    classifies = given.get("task_type") == CLASSIFIER
     for name, what in _REFUSED.items():
+        if name == "modules_to_save" and classifies and set(given.get(name) or ()) <= _HEADS:
+            continue
         if given.get(name) not in (None, False, {}, [], "none"):
             raise DataError(
                 f"{file}: {name} is {given[name]!r:.80}; adapters with {what} are not supported. Merge it "
@@ -199,7 +221,33 @@ def read_config(directory: Path) -> AdapterConfig:
         targets=(targets,) if isinstance(targets, str) else tuple(str(each) for each in targets),
         fingerprint=noted if isinstance(noted, str) else None,
         quantization=quantization if isinstance(quantization, dict) else None,
+        classifies=classifies,
+        note=note,
     )
+
+
+def judging(directory: Path) -> DataError:
+    """What is said of an adapter that judges texts where one that writes them is needed."""
+    return DataError(
+        f"{directory} is the adapter of a reward model (task_type {CLASSIFIER}), which writes no text; "
+        "give it as a reward (--reward, --score), or merge it with PEFT (merge_and_unload)"
+    )
+
+
+def read_head(directory: Path, name: str) -> torch.Tensor | None:
+    """A tensor that was trained whole beside an adapter, by its name (score.weight); None if it is not there.
+
+    Raises:
+        DataError: for a damaged file.
+    """
+    safetensors = require("safetensors", "train", "loading an adapter")
+    _check_files(directory)
+    try:
+        with safetensors.safe_open(directory / WEIGHTS, framework="pt") as opened:
+            key = _PREFIX + name
+            return opened.get_tensor(key) if key in opened.keys() else None  # noqa: SIM118 - not a mapping
+    except safetensors.SafetensorError as error:
+        raise DataError(f"{directory / WEIGHTS}: not a whole safetensors file: {error}") from error
 
 
 def read_pairs(
@@ -225,7 +273,7 @@ def read_pairs(
             f"{directory}: the adapter was trained on other weights than these ({config.base}, fingerprint "
             f"{config.fingerprint}; these have {fingerprint}). Give the model that it was trained on"
         )
-    pairs = _read(directory, config.settings.rank)
+    pairs = _read(directory, config)
     for name, (a, b) in pairs.items():
         if name not in shapes:
             raise DataError(
@@ -285,14 +333,17 @@ def _check_files(directory: Path) -> None:
     raise DataError(f"{directory} has no {WEIGHTS}; fetch the adapter again")
 
 
-def _read(directory: Path, rank: int) -> dict[str, tuple[Any, Any]]:
+def _read(directory: Path, config: AdapterConfig) -> dict[str, tuple[Any, Any]]:
     """A (rank, inputs) and B (outputs, rank) of each projection."""
     safetensors = require("safetensors", "train", "loading an adapter")
-    file = directory / WEIGHTS
+    file, rank = directory / WEIGHTS, config.settings.rank
+    heads = {f"{_PREFIX}{name}.weight" for name in _HEADS} if config.classifies else set()
     halves: dict[str, dict[str, Any]] = {}
     try:
         with safetensors.safe_open(file, framework="pt") as opened:
             for key in opened.keys():  # noqa: SIM118 - not a mapping
+                if key in heads:
+                    continue
                 suffix = next((each for each in _SUFFIXES if key.endswith(each)), None)
                 if suffix is None or not key.startswith(_PREFIX):
                     raise DataError(

@@ -29,7 +29,10 @@ def pairs(
         ),
     ],
     prompts: Annotated[
-        list[Path], typer.Argument(help="Prompts: .jsonl or .parquet with prompt, or text, one a line.")
+        list[Path],
+        typer.Argument(
+            help="Prompts: .jsonl or .parquet with prompt (text, or messages), or text, one a line."
+        ),
     ],
     out: Annotated[
         Path,
@@ -56,7 +59,7 @@ def pairs(
         bool | None,
         typer.Option(
             "--text/--chat",
-            help="Continue the prompt, or answer it [--chat on a server, --text otherwise].",
+            help="Continue a prompt that is a text, or answer it [--chat on a server, --text otherwise].",
         ),
     ] = None,
     label_temperature: Annotated[
@@ -90,6 +93,7 @@ def pairs(
 ) -> None:
     """Sample answers from a model, score them, and write all pairs of them, better first.
 
+    Answers to messages are written as messages, for the chat template of the model that is trained on them.
     Limits hold for the model that answers and the one that judges together. What was answered is never
     asked again: --resume goes on. `posterhall train dpo` and `train reward` read what is written.
     """
@@ -136,7 +140,7 @@ def pairs(
         meter=meter,
     )
     with lm, scorer(score, device=device or "cpu", **judge) as scored:
-        result = collect(lm, scored, prompts, settings, out=out, resume=resume, quiet=quiet)
+        result = collect(lm, scored, prompts, settings, out=out, resume=resume, quiet=quiet, warn=asking.warn)
     usage, judging = Usage(**result["usage"]), Usage(**result["judging"])
     if json:
         spent = {"usage": asking.usage_json(usage), "judging": asking.usage_json(judging)}

@@ -7,53 +7,42 @@ from typing import Annotated, Any
 
 import typer
 
-from posterhall.cli.output import (
-    ConfigFile,
-    Json,
-    Quiet,
-    Resume,
-    Seed,
-    Sets,
-    Threads,
-)
+from posterhall.cli.output import ConfigFile, Json, Quiet, Resume, Seed, Sets, Threads
 from posterhall.cli.training import (
+    Accumulate,
     CheckpointSeconds,
+    Comparisons,
     Device,
     Dtype,
     Epochs,
     EvalEvery,
+    EvalFraction,
+    HeldOut,
     LoraAlpha,
     LoraRank,
     LoraTargets,
+    Model,
+    Out,
+    Pairs,
     Quantize,
     Steps,
     Tensorboard,
+    left_out,
     tell,
     within,
 )
 
 
 def dpo(
-    model: Annotated[
-        str, typer.Argument(help="The model to train: a directory, a run, or an id of the hub.")
-    ],
-    pairs: Annotated[
-        list[str],
-        typer.Argument(help="Preferences: .jsonl, .parquet; prompt, chosen and rejected, or HH, SHP, ..."),
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Run directory; model or adapter is artifacts/model.")
-    ],
+    model: Model,
+    pairs: Pairs,
+    out: Out,
     quantize: Quantize = None,
     lora_rank: LoraRank = None,
     lora_alpha: LoraAlpha = None,
     lora_targets: LoraTargets = None,
-    held_out: Annotated[
-        list[str] | None, typer.Option("--eval", help="Held-out preferences; may be repeated.")
-    ] = None,
-    eval_fraction: Annotated[
-        float | None, typer.Option("--eval-fraction", help="Without --eval: prompts to hold out [0.05].")
-    ] = None,
+    held_out: HeldOut = None,
+    eval_fraction: EvalFraction = None,
     eval_every: EvalEvery = None,
     loss: Annotated[
         str | None,
@@ -65,10 +54,8 @@ def dpo(
     ] = None,
     beta: Annotated[float | None, typer.Option("--beta", help="Tie to the reference [0.1].")] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate [1e-6].")] = None,
-    batch: Annotated[
-        int | None, typer.Option("--batch", help="Comparisons a pass, over all processes [8].")
-    ] = None,
-    accumulate: Annotated[int | None, typer.Option("--accumulate", help="Passes a step [8].")] = None,
+    batch: Comparisons = None,
+    accumulate: Accumulate = None,
     epochs: Epochs = None,
     steps: Steps = None,
     dtype: Dtype = None,
@@ -152,10 +139,7 @@ def _lines(result: dict[str, Any]) -> list[tuple[str, str]]:
             f"{result['prompts']:,} prompts; {result['contradictions']:,} contradict another",
         ),
     ]
-    if result["refused"]:
-        lines.append(("refused", "; ".join(f"{n:,} {reason}" for reason, n in result["refused"].items())))
-    if result["cut_prompts"]:
-        lines.append(("cut", f"the beginning of {result['cut_prompts']:,} prompts"))
+    lines += left_out(result)
     lines.append(("trained", f"{result['seen']:,} comparisons in {result['steps']:,} steps"))
     if result["start_loss"] is not None:
         lines.append(("start", f"DPO's loss {result['start_loss']:.7f} (ln 2 is 0.6931472)"))

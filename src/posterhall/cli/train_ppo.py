@@ -8,42 +8,37 @@ from typing import Annotated, Any
 import typer
 
 from posterhall.cli import asking
-from posterhall.cli.output import (
-    ConfigFile,
-    Json,
-    Quiet,
-    Resume,
-    Seed,
-    Sets,
-    Threads,
-)
+from posterhall.cli.output import ConfigFile, Json, Quiet, Resume, Seed, Sets, Threads
 from posterhall.cli.training import (
+    Accumulate,
     CheckpointSeconds,
     Device,
     Dtype,
-    Epochs,
     EvalEvery,
+    EvalFraction,
+    HeldOut,
     LoraAlpha,
     LoraRank,
     LoraTargets,
+    Model,
+    Out,
     Quantize,
-    Steps,
     Tensorboard,
+    left_out,
     tell,
     within,
 )
 
 
 def ppo(
-    model: Annotated[
-        str, typer.Argument(help="The model to train: a directory, a run, or an id of the hub.")
-    ],
+    model: Model,
     prompts: Annotated[
-        list[str], typer.Argument(help="Prompts: .jsonl or .parquet with prompt, or text, one a line.")
+        list[str],
+        typer.Argument(
+            help="Prompts: .jsonl or .parquet with prompt (text, or messages), or text, one a line."
+        ),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Run directory; model or adapter is artifacts/model.")
-    ],
+    out: Out,
     reward: Annotated[
         str | None,
         typer.Option(
@@ -57,12 +52,8 @@ def ppo(
     lora_rank: LoraRank = None,
     lora_alpha: LoraAlpha = None,
     lora_targets: LoraTargets = None,
-    held_out: Annotated[
-        list[str] | None, typer.Option("--eval", help="Held-out prompts; may be repeated.")
-    ] = None,
-    eval_fraction: Annotated[
-        float | None, typer.Option("--eval-fraction", help="Without --eval: prompts to hold out [0.05].")
-    ] = None,
+    held_out: HeldOut = None,
+    eval_fraction: EvalFraction = None,
     eval_every: EvalEvery = None,
     advantage: Annotated[
         str | None,
@@ -86,9 +77,14 @@ def ppo(
     ] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate [3e-6].")] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Answers a pass [8].")] = None,
-    accumulate: Annotated[int | None, typer.Option("--accumulate", help="Passes a step [8].")] = None,
-    epochs: Epochs = None,
-    steps: Steps = None,
+    accumulate: Accumulate = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option("--epochs", help="Passes over the prompts [1]; whole rollouts, rounded up."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Length in steps; whole rollouts, rounded up.")
+    ] = None,
     dtype: Dtype = None,
     seed: Seed = None,
     device: Device = None,
@@ -107,8 +103,10 @@ def ppo(
 ) -> None:
     """Train a model on a reward by PPO; its reference is itself, before.
 
-    Options of models on servers (cache, limits, key) are for --reward judge:MODEL. All other settings
-    (passes, clip_ratio, value_weight, missing_end_penalty, ...) go through --set.
+    Prompts of messages take the form of the model's chat template. With --lora-rank only an adapter is
+    trained, and the reference takes no memory. Options of models on servers (cache, limits, key) are for
+    --reward judge:MODEL. All other settings (passes, clip_ratio, value_weight, missing_end_penalty, ...) go
+    through --set.
     """
     from posterhall import config as settings_room
     from posterhall.errors import UsageError
@@ -165,6 +163,7 @@ def ppo(
             tensorboard=tensorboard,
             resume=resume,
             quiet=quiet,
+            warn=asking.warn,
         )
     tell(result, _lines, json=json)
 
@@ -179,10 +178,7 @@ def _lines(result: dict[str, Any]) -> list[tuple[str, str]]:
         (result["saved"], result["model"]),
         ("parameters", f"{result['params_trained']:,} trained of {result['params']:,}"),
     ]
-    if result["refused"]:
-        lines.append(("refused", "; ".join(f"{n:,} {reason}" for reason, n in result["refused"].items())))
-    if result["cut_prompts"]:
-        lines.append(("cut", f"the beginning of {result['cut_prompts']:,} prompts"))
+    lines += left_out(result)
     lines += [
         (
             "trained",

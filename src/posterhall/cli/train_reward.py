@@ -7,43 +7,42 @@ from typing import Annotated, Any
 
 import typer
 
-from posterhall.cli.output import (
-    ConfigFile,
-    Json,
-    Quiet,
-    Resume,
-    Seed,
-    Sets,
-    Threads,
-)
+from posterhall.cli.output import ConfigFile, Json, Quiet, Resume, Seed, Sets, Threads
 from posterhall.cli.training import (
+    Accumulate,
     CheckpointSeconds,
+    Comparisons,
     Device,
     Dtype,
     Epochs,
     EvalEvery,
+    EvalFraction,
+    HeldOut,
+    LoraAlpha,
+    LoraRank,
+    LoraTargets,
+    Model,
+    Out,
+    Pairs,
+    Quantize,
     Steps,
     Tensorboard,
+    left_out,
     tell,
     within,
 )
 
 
 def reward(
-    model: Annotated[
-        str, typer.Argument(help="The model to begin as: a directory, a run, or an id of the hub.")
-    ],
-    pairs: Annotated[
-        list[str],
-        typer.Argument(help="Preferences: .jsonl, .parquet; prompt, chosen and rejected, or HH, SHP, ..."),
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Run directory; the model is artifacts/model.")],
-    held_out: Annotated[
-        list[str] | None, typer.Option("--eval", help="Held-out preferences; may be repeated.")
-    ] = None,
-    eval_fraction: Annotated[
-        float | None, typer.Option("--eval-fraction", help="Without --eval: prompts to hold out [0.05].")
-    ] = None,
+    model: Model,
+    pairs: Pairs,
+    out: Out,
+    quantize: Quantize = None,
+    lora_rank: LoraRank = None,
+    lora_alpha: LoraAlpha = None,
+    lora_targets: LoraTargets = None,
+    held_out: HeldOut = None,
+    eval_fraction: EvalFraction = None,
     eval_every: EvalEvery = None,
     margin: Annotated[
         float | None, typer.Option("--margin", help="By how much a chosen answer should win [0].")
@@ -52,10 +51,8 @@ def reward(
         float | None, typer.Option("--centring", help="Weight of the rewards' distance from 0 [0.01].")
     ] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate [1e-4].")] = None,
-    batch: Annotated[
-        int | None, typer.Option("--batch", help="Comparisons a pass, over all processes [8].")
-    ] = None,
-    accumulate: Annotated[int | None, typer.Option("--accumulate", help="Passes a step [8].")] = None,
+    batch: Comparisons = None,
+    accumulate: Accumulate = None,
     epochs: Epochs = None,
     steps: Steps = None,
     dtype: Dtype = None,
@@ -72,8 +69,8 @@ def reward(
 ) -> None:
     """Train a reward model: a number for an answer, from which of two is better.
 
-    Afterwards its rewards have mean 0 over the data. All other settings (score_margin, boundary, too_long,
-    warmup, ...) go through --set.
+    A model that is an adapter is trained on; --lora-rank puts a new one on a model. Afterwards rewards have
+    mean 0 over the data. All other settings (score_margin, boundary, too_long, warmup, ...) go through --set.
     """
     from posterhall import config as settings_room
     from posterhall.train.reward_settings import RewardSettings
@@ -83,6 +80,10 @@ def reward(
         file=config,
         sets=sets or (),
         flags={
+            "quantize": quantize,
+            "lora_rank": lora_rank,
+            "lora_alpha": lora_alpha,
+            "lora_targets": lora_targets,
             "eval_fraction": eval_fraction,
             "eval_every": eval_every,
             "margin": margin,
@@ -118,17 +119,15 @@ def _lines(result: dict[str, Any]) -> list[tuple[str, str]]:
     from posterhall.progress import duration, quantity
 
     lines = [
-        ("model", result["model"]),
+        (result["saved"], result["model"]),
+        ("parameters", f"{result['params_trained']:,} trained of {result['params']:,}"),
         (
             "preferences",
             f"{result['comparisons']:,} comparisons of {result['answers']:,} answers to "
             f"{result['prompts']:,} prompts; {result['contradictions']:,} contradict another",
         ),
     ]
-    if result["refused"]:
-        lines.append(("refused", "; ".join(f"{n:,} {reason}" for reason, n in result["refused"].items())))
-    if result["cut_prompts"]:
-        lines.append(("cut", f"the beginning of {result['cut_prompts']:,} prompts"))
+    lines += left_out(result)
     lines += [
         ("trained", f"{result['seen']:,} comparisons in {result['steps']:,} steps"),
         ("train loss", f"{result['train_loss']:.4f} (a coin: 0.6931)"),

@@ -7,24 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from posterhall.cli.output import (
-    ConfigFile,
-    Json,
-    Quiet,
-    Resume,
-    Seed,
-    Sets,
-    Threads,
-)
+from posterhall.cli.output import ConfigFile, Json, Quiet, Resume, Seed, Sets, Threads
 from posterhall.cli.training import (
     CheckpointSeconds,
     Device,
     Dtype,
     Epochs,
     EvalEvery,
+    EvalFraction,
+    HeldOut,
     LoraAlpha,
     LoraRank,
     LoraTargets,
+    Model,
+    Out,
     Quantize,
     Steps,
     Tensorboard,
@@ -34,16 +30,12 @@ from posterhall.cli.training import (
 
 
 def sft(
-    model: Annotated[
-        str, typer.Argument(help="The model to train: a directory, a run, or an id of the hub.")
-    ],
+    model: Model,
     chats: Annotated[
         list[str],
         typer.Argument(help="Conversations: .jsonl, .parquet; messages, prompt and completion, ..."),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Run directory; model or adapter is artifacts/model.")
-    ],
+    out: Out,
     quantize: Quantize = None,
     lora_rank: LoraRank = None,
     lora_alpha: LoraAlpha = None,
@@ -51,12 +43,8 @@ def sft(
     preset: Annotated[
         str | None, typer.Option("--preset", help="Settings of published runs: guanaco. Others win.")
     ] = None,
-    held_out: Annotated[
-        list[str] | None, typer.Option("--eval", help="Held-out conversations; may be repeated.")
-    ] = None,
-    eval_fraction: Annotated[
-        float | None, typer.Option("--eval-fraction", help="Without --eval: share to hold out [0.05].")
-    ] = None,
+    held_out: HeldOut = None,
+    eval_fraction: EvalFraction = None,
     eval_every: EvalEvery = None,
     max_length: Annotated[
         int | None, typer.Option("--max-length", help="Longest conversation, in tokens [the model's].")

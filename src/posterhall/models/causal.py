@@ -95,11 +95,14 @@ def load(
         MissingExtra: without torch or safetensors; without transformers, if it is needed.
     """
     from posterhall import adapters
+    from posterhall.adapters import saving
     from posterhall.models import foreign, hub
     from posterhall.models.quantized import of
 
     directory = hub.locate(path)
     if hub.is_adapter(directory):
+        if saving.read_config(directory).classifies:
+            raise saving.judging(directory)
         below, how = base_of(directory, base=base)
         model: Any = load(below, dtype=dtype, device=device, quantize=quantize or how)
         adapted: CausalModel = adapters.load(model, directory, fingerprint=hub.fingerprint(below)).eval()

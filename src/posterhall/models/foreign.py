@@ -50,6 +50,19 @@ class ForeignConfig:
     settings: str
     """Its config.json."""
 
+    @classmethod
+    def of(cls, model: Any, head: Any, vocab_size: int) -> ForeignConfig:
+        """Of a model of transformers and the layer that works on its states."""
+        settings = model.config.get_text_config()
+        lengths = (getattr(settings, name, None) for name in _LENGTHS)
+        return cls(
+            vocab_size=vocab_size,
+            dim=int(head.weight.shape[1]),
+            max_length=next((int(each) for each in lengths if each), _ENDLESS),
+            architecture=type(model).__name__,
+            settings=model.config.to_json_string(),
+        )
+
 
 class Foreign(nn.Module):
     """A model of `transformers` as a `CausalModel`.
@@ -75,15 +88,7 @@ class Foreign(nn.Module):
         head = model.get_output_embeddings()
         if head is None:
             raise DataError(f"{type(model).__name__} has no head that gives logits; it is no language model")
-        self.config = ForeignConfig(
-            vocab_size=int(head.weight.shape[0]),
-            dim=int(settings.hidden_size),
-            max_length=next(
-                (int(found) for name in _LENGTHS if (found := getattr(settings, name, None))), _ENDLESS
-            ),
-            architecture=type(model).__name__,
-            settings=model.config.to_json_string(),
-        )
+        self.config = ForeignConfig.of(model, head, int(head.weight.shape[0]))
         self._softcap = getattr(settings, "final_logit_softcapping", None)
         self._scale = getattr(settings, "logit_scale", None) or 1 / getattr(settings, "logits_scaling", 1)
         self._window = getattr(settings, "sliding_window", None)
@@ -315,6 +320,29 @@ class Foreign(nn.Module):
         exact = next(self.model.parameters()).dtype in (torch.float32, torch.float64)
         limit = (1e-3 if exact else 0.1) * max(1.0, float(expected.std()))
         return found.shape == expected.shape and float((found - expected).abs().max()) <= limit
+
+
+class Headless(nn.Module):
+    """A classifier of `transformers` as the model below a reward model: states, and nothing else.
+
+    Args:
+        classifier: an `AutoModelForSequenceClassification` whose `score` works on the last states.
+
+    Attributes:
+        classifier: the whole.
+        config: its shape.
+    """
+
+    def __init__(self, classifier: Any) -> None:
+        super().__init__()
+        self.classifier = classifier
+        words = int(classifier.config.get_text_config().vocab_size)
+        self.config = ForeignConfig.of(classifier, classifier.score, words)
+
+    def hidden(self, ids: torch.Tensor, *, at: torch.Tensor) -> torch.Tensor:
+        """States after the last norm at some places, (M, D); see `Decoder.hidden`."""
+        states: torch.Tensor = self.classifier.base_model(input_ids=ids, use_cache=False)[0]
+        return states.flatten(0, 1).index_select(0, at)
 
 
 class _Texts:

@@ -6,6 +6,7 @@ Models whose layers are quantised get layers of ours: neither bitsandbytes nor a
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,60 @@ def read(directory: Path, dtype: Any) -> Any:
     Raises:
         DataError: if transformers cannot make one of what is there.
     """
+    return _read("AutoModelForCausalLM", directory, dtype, "a causal model")
+
+
+def read_classifier(directory: Path, dtype: Any) -> Any:
+    """An `AutoModelForSequenceClassification` with all its weights, whose head `score` works on states.
+
+    Raises:
+        DataError: if transformers cannot make one of what is there.
+    """
+    model = _read("AutoModelForSequenceClassification", directory, dtype, "a classifier")
+    if not _has_score(model):
+        raise DataError(
+            f"{directory}: {type(model).__name__} does not read its logits off the last token's state; "
+            "name it classifier:DIR"
+        )
+    return model.eval()
+
+
+def classifier(model: Any) -> Any:
+    """A causal model as the sequence classifier with one label of its architecture; weights are shared, and
+    the head is yet to be given.
+
+    Raises:
+        DataError: if transformers has none, or one that is made otherwise.
+    """
+    transformers = require("transformers", "hf", _PURPOSE)
+    config = copy.deepcopy(model.config)
+    config.num_labels = 1
+    refused = DataError(
+        f"transformers has no classifier of {type(model).__name__}'s states, as which a reward model could "
+        "be saved; train an adapter on it: --lora-rank 64"
+    )
+    try:
+        with _quiet(transformers), _without_weights():
+            made = transformers.AutoModelForSequenceClassification.from_config(config)
+    except ValueError:  # it knows none for such a config
+        raise refused from None
+    prefix = made.base_model_prefix
+    below = getattr(model, prefix, None)
+    if not _has_score(made) or type(below) is not type(getattr(made, prefix, None)):
+        raise refused
+    setattr(made, prefix, below)
+    return made.eval()
+
+
+def _has_score(model: Any) -> bool:
+    return isinstance(getattr(model, "score", None), nn.Linear) and model.score.bias is None
+
+
+def _read(kind: str, directory: Path, dtype: Any, what: str) -> Any:
     transformers = require("transformers", "hf", _PURPOSE)
     with _quiet(transformers):
         try:
-            model, told = transformers.AutoModelForCausalLM.from_pretrained(
+            model, told = getattr(transformers, kind).from_pretrained(
                 str(directory),
                 dtype=dtype or "auto",
                 trust_remote_code=False,
@@ -38,7 +89,7 @@ def read(directory: Path, dtype: Any) -> Any:
                 output_loading_info=True,
             )
         except Exception as error:  # of many kinds: its own, those of torch, safetensors, the system
-            raise _unreadable(directory, error) from error
+            raise _unreadable(directory, error, what) from error
     missing = sorted(told["missing_keys"])
     if missing:
         raise DataError(
@@ -147,6 +198,6 @@ def _without_weights() -> Iterator[None]:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
-def _unreadable(directory: Path, error: Exception) -> DataError:
+def _unreadable(directory: Path, error: Exception, what: str = "a causal model") -> DataError:
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
-    return DataError(f"{directory}: transformers cannot read this as a causal model: {reason}")
+    return DataError(f"{directory}: transformers cannot read this as {what}: {reason}")

@@ -2,34 +2,31 @@
 
 model = RewardModel(load("model"))
 model.rewards(ids, mask)               # (B,)
-save(model, "reward", tokenizer=...);  model, tokenizer = load("reward")
+
+Files: `posterhall.models.reward_files`.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from posterhall import seeds
+from posterhall.data import preference
+from posterhall.data.chat_template import ChatTemplate, TemplateError
+from posterhall.data.prompts import Asked, as_messages
+from posterhall.data.special_tokens import SpecialTokens
 from posterhall.errors import DataError
-from posterhall.extras import nn, require, torch
-from posterhall.models import hub
+from posterhall.extras import nn, torch
 
 if TYPE_CHECKING:
     from posterhall.data.tokenizer import Tokenizer
     from posterhall.models.mixers import Tree
 
-HEAD = "score.weight"
-"""In a checkpoint, (1, D): the name that transformers' ...ForSequenceClassification has for it."""
-OFFSET = "reward_offset"
-"""In config.json: what is taken off, so that rewards have mean 0 over the data of training."""
-ARCHITECTURE = "LlamaForSequenceClassification"
 _TOKENS = 1 << 13
 """Tokens of a pass over texts, about."""
 
@@ -148,34 +145,109 @@ class RewardModel(Backed):
         return found
 
 
-def score_texts(
-    model: RewardModel, tokenizer: Tokenizer, prompts: Sequence[str], answers: Sequence[str]
-) -> NDArray[np.float64]:
-    """Rewards of answers to prompts, (n,), each read as a whole that begins and ends as in training.
+class Reader:
+    """How a reward model reads prompts with answers: as wholes that begin and end as in training.
 
-    Raises:
-        DataError: for a text that is too long.
+    Args:
+        tokenizer: of the model.
+        template: by which it reads conversations; None: as the dialogues of HH.
+
+    Attributes:
+        closing: see `SpecialTokens.closing`; empty without a template.
     """
-    first = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
-    rows = []
-    longest = model.config.max_length
-    texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
-    for number, ids in enumerate(tokenizer.encode_batch(texts)):
-        whole = [*([] if first is None else [first]), *ids.tolist()]
-        whole += [] if tokenizer.eos_id is None else [tokenizer.eos_id]
-        if not 1 <= len(whole) <= longest:
-            raise DataError(
-                f"prompt and answer {number + 1:,} have {len(whole):,} tokens; the reward model reads at "
-                f"most {longest:,}. Ask for shorter answers"
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None = None) -> None:
+        self.tokenizer, self._template = tokenizer, template
+        self._special = None if template is None else SpecialTokens(tokenizer)
+        self.closing: list[int] = []
+        if template is not None and self._special is not None:
+            self.closing = self._special.closing(template)
+
+    def prompt(self, asked: Asked) -> list[int] | None:
+        """The tokens of a conversation up to where an answer begins; None if the template does not take it,
+        or there is none."""
+        return None if isinstance(asked, str) else self._rendered(as_messages(asked), begins=True)
+
+    def rows(self, prompts: Sequence[Asked], answers: Sequence[str]) -> list[list[int] | None]:
+        """The tokens of answers to prompts, each a whole; None where there is no way to write it."""
+        texts: list[str | None] = []
+        rows: list[list[int] | None] = []
+        for asked, answer in zip(prompts, answers, strict=True):
+            talk = [] if isinstance(asked, str) else as_messages(asked)
+            if self._template is None or isinstance(asked, str):
+                texts.append(f"{asked}{answer}" if isinstance(asked, str) else _dialogue(talk, answer))
+                rows.append(None)
+            else:
+                texts.append(None)
+                rows.append(self._rendered([*talk, {"role": "assistant", "content": answer}]))
+        first = self.tokenizer.eos_id if self.tokenizer.bos_id is None else self.tokenizer.bos_id
+        begin, end = ([] if each is None else [each] for each in (first, self.tokenizer.eos_id))
+        plain = iter(self.tokenizer.encode_batch([text for text in texts if text is not None]))
+        for i, text in enumerate(texts):
+            if text is not None:
+                rows[i] = [*begin, *next(plain).tolist(), *end]
+        return rows
+
+    def score(
+        self, model: RewardModel, prompts: Sequence[Asked], answers: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """Rewards of answers to prompts, (n,); NaN where there is no way to write one.
+
+        Raises:
+            DataError: for a text that is too long.
+        """
+        longest = model.config.max_length
+        rows = self.rows(prompts, answers)
+        for number, row in enumerate(rows, 1):
+            if row is not None and not 1 <= len(row) <= longest:
+                raise DataError(
+                    f"prompt and answer {number:,} have {len(row):,} tokens; the reward model reads at "
+                    f"most {longest:,}. Ask for shorter answers"
+                )
+        found = np.full(len(rows), np.nan)
+        kept = [i for i, row in enumerate(rows) if row is not None]
+        wholes = [row for row in rows if row is not None]
+        for some in _alike(wholes):
+            width = max(len(wholes[i]) for i in some)
+            padded = torch.tensor([wholes[i] + [0] * (width - len(wholes[i])) for i in some])
+            mask = torch.arange(width) < torch.tensor([len(wholes[i]) for i in some])[:, None]
+            rewards = model.rewards(padded.to(model.device), mask.to(model.device))
+            found[[kept[i] for i in some]] = rewards.cpu().double().numpy()
+        return found
+
+    def _rendered(self, messages: Sequence[Mapping[str, str]], *, begins: bool = False) -> list[int] | None:
+        """A conversation by the template, its end included unless an answer begins behind it."""
+        if self._template is None or self._special is None:
+            return None
+        try:
+            text = self._template.render(
+                messages, add_generation_prompt=begins, special=self._special.pattern
             )
-        rows.append(whole)
-    found = np.empty(len(rows))
-    for some in _alike(rows):
-        width = max(len(rows[i]) for i in some)
-        padded = torch.tensor([rows[i] + [0] * (width - len(rows[i])) for i in some])
-        mask = torch.arange(width) < torch.tensor([len(rows[i]) for i in some])[:, None]
-        found[some] = model.rewards(padded.to(model.device), mask.to(model.device)).cpu().double().numpy()
-    return found
+        except TemplateError:
+            return None
+        ((ids, _),) = self._special.encode([text])
+        ended = begins or self._special.ends(text) or self.tokenizer.eos_id is None
+        return [*ids.tolist(), *([] if ended else [self.tokenizer.eos_id])]
+
+
+def score_texts(
+    model: RewardModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Asked],
+    answers: Sequence[str],
+    *,
+    template: ChatTemplate | None = None,
+) -> NDArray[np.float64]:
+    """Rewards of answers to prompts, (n,); see `Reader`."""
+    return Reader(tokenizer, template).score(model, prompts, answers)
+
+
+def _dialogue(messages: Sequence[Mapping[str, str]], answer: str) -> str | None:
+    """What `preference.read` makes of a conversation for a model without a template."""
+    try:
+        return preference.render([*messages, {"role": "assistant", "content": answer}], "the prompt")
+    except DataError:  # another's turn within a message
+        return None
 
 
 def _alike(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
@@ -188,87 +260,3 @@ def _alike(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         some.append(i)
     if some:
         yield some
-
-
-def save(model: RewardModel, directory: Path | str, *, tokenizer: Tokenizer) -> Path:
-    """Write a reward model, as transformers' LlamaForSequenceClassification with one label loads it.
-
-    There its logit is the reward plus the offset, which transformers has no place for and which no comparison
-    sees.
-
-    Args:
-        model: on a `Decoder` of attention layers.
-        directory: where; see `posterhall.models.hub.save`.
-        tokenizer: of its texts.
-
-    Raises:
-        DataError: if nothing can be written there.
-    """
-    return hub.save(
-        model.backbone,
-        directory,
-        tokenizer=tokenizer,
-        more_tensors={HEAD: model.head.detach()[None].to(next(model.backbone.parameters()).dtype)},
-        more_config={
-            "architectures": [ARCHITECTURE],
-            "id2label": {"0": "reward"},
-            "label2id": {"reward": 0},
-            OFFSET: float(model.offset),
-        },
-    )
-
-
-def load(path: Path | str, *, dtype: Any = None, device: Any = "cpu") -> tuple[RewardModel, Tokenizer]:
-    """Read a reward model: one of `save`, or any LlamaForSequenceClassification with one label.
-
-    Args:
-        path: its directory, the run that trained it, or an id on the hub.
-        dtype, device: see `posterhall.models.hub.load`.
-
-    Returns:
-        The model, in evaluation mode, and its tokeniser.
-
-    Raises:
-        DataError: for what is not there, damaged, or no reward model.
-    """
-    from posterhall.data import tokenizer as tokenizers
-
-    directory = hub.locate(path)
-    said = _config(directory)
-    safetensors = require("safetensors", "train", "loading a reward model")
-    files = hub.weight_files(directory)
-    head = None
-    for file in sorted(set(files.values())):
-        try:
-            with safetensors.safe_open(file, framework="pt") as opened:
-                if HEAD in opened.keys():  # noqa: SIM118 - not a mapping
-                    head = opened.get_tensor(HEAD)
-        except safetensors.SafetensorError as error:
-            raise DataError(f"{file}: not a whole safetensors file: {error}; fetch it again") from error
-    if head is None:
-        raise DataError(
-            f"{directory} is no reward model: it has no tensor {HEAD}. Train one with "
-            "`posterhall train reward`"
-        )
-    backbone = hub.load(directory, dtype=dtype, device=device, ignore=(HEAD,))
-    if tuple(head.shape) != (1, backbone.config.dim):
-        raise DataError(
-            f"{directory}: {HEAD} is {tuple(head.shape)}; a reward model of this size has "
-            f"(1, {backbone.config.dim}), one number a text"
-        )
-    offset = said.get(OFFSET, 0.0)
-    if isinstance(offset, bool) or not isinstance(offset, int | float) or not math.isfinite(offset):
-        raise DataError(f"{directory / hub.CONFIG}: {OFFSET} is {offset!r}; it must be a finite number")
-    model = RewardModel(backbone)
-    with torch.no_grad():
-        model.head.copy_(head[0])
-        model.offset.fill_(offset)
-    return model.to(device).eval(), tokenizers.load(directory)
-
-
-def _config(directory: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((directory / hub.CONFIG).read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{directory / hub.CONFIG}: cannot be read as JSON: {error}") from error
-    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from posterhall.data import prompts as reading
 from posterhall.data.documents import expand
+from posterhall.data.preference_tokens import LONG
 from posterhall.data.prompts import PromptTokens
+from posterhall.data.special_tokens import SpecialTokens
 from posterhall.errors import DataError, UsageError
 from posterhall.extras import nn, torch
 from posterhall.models import hub
@@ -172,8 +174,11 @@ def train_ppo(
     tensorboard: bool = False,
     resume: bool = False,
     quiet: bool = True,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Train a model on the reward that the settings name, with checkpoints, and save it with its tokeniser.
+
+    Prompts of messages take the form of the model's chat template; the reward reads them as messages.
 
     Args:
         settings: how.
@@ -187,12 +192,14 @@ def train_ppo(
         tensorboard: also write event files.
         resume: go on with the run that is there; a finished one is left as it is.
         quiet: show no progress.
+        warn: is told, before anything is sampled, which prompts are too long.
 
     Returns:
         What `posterhall train ppo --json` prints.
 
     Raises:
-        DataError: for bad input, or a run that is there already.
+        DataError: for bad input, prompts of messages and a model without a chat template, or a run that is
+            there already.
         Interrupted: on Ctrl-C, after a checkpoint.
     """
     directory = hub.locate(model)
@@ -201,17 +208,18 @@ def train_ppo(
         _one_process()
         start = starting.begin(settings, model, device=device, now=starting.time_of(out))
         found, train, held = _prompts(settings, start, sources, held_out)
+        for part in (train, held):
+            _tell_long(part, settings, start, warn)
         policy, tokenizer = start.model, start.tokenizer
         with scorers.scorer(settings.reward, device=policy.device, **(judge_options or {})) as scorer:
-            ends = hub.end_ids(directory) | (set() if tokenizer.eos_id is None else {tokenizer.eos_id})
             trained = fit_ppo(
                 policy,
                 train.ids,
-                reward=scorer.of_tokens(tokenizer),
+                reward=scorer.of_tokens(tokenizer, train.conversations() | held.conversations()),
                 settings=settings,
-                stop_ids=sorted(ends),
+                stop_ids=sorted(_ends(start)),
                 names=[row.where for row in train.rows],
-                held_out=held,
+                held_out=held.ids,
                 out=run,
                 checkpoint_seconds=checkpoint_seconds,
                 tensorboard=tensorboard,
@@ -220,7 +228,7 @@ def train_ppo(
             unread = scorer.unread
         place = out / "artifacts" / starting.MODEL
         starting.save(start, place, template=start.template)
-        facts = _facts(settings, start, place, trained, train, found.refused + train.refused, held)
+        facts = _facts(settings, start, place, trained, train, found.refused + train.refused, held.ids)
         return {"run": str(out), **facts, "unread": unread}
 
     facts = run_job(
@@ -245,9 +253,19 @@ def _one_process() -> None:
         raise UsageError("PPO trains in one process; start it without torchrun")
 
 
+def _ends(start: starting.Start) -> set[int]:
+    """Tokens that end an answer: those that the model says, and that with which its template ends a turn."""
+    found = set(hub.end_ids(start.directory))
+    if start.tokenizer.eos_id is not None:
+        found.add(start.tokenizer.eos_id)
+    if start.template is not None:
+        found.update(SpecialTokens(start.tokenizer).closing(start.template)[:1])
+    return found
+
+
 def _prompts(
     settings: PpoSettings, start: starting.Start, sources: Sequence[Path], held_out: Sequence[Path]
-) -> tuple[reading.Prompts, PromptTokens, list[NDArray[np.int32]]]:
+) -> tuple[reading.Prompts, PromptTokens, PromptTokens]:
     """What was read, what is trained on, and what is held out."""
     longest = start.model.config.max_length
     room = longest - settings.max_new_tokens
@@ -256,23 +274,44 @@ def _prompts(
             f"max_new_tokens is {settings.max_new_tokens}, which leaves no room for a prompt in a model of "
             f"{longest:,} tokens; ask for fewer"
         )
-    how: dict[str, Any] = {"max_length": room, "begin": settings.begin, "too_long": settings.too_long}
-    found = reading.read(sources)
-    chats = next((row for row in found.rows if row.rendered), None)
-    if chats is not None and start.template is not None:
-        raise DataError(
-            f"{chats.where}: a prompt of chat messages for a model with a chat template, which would get it "
-            "in another form than it knows; give prompts as text"
+
+    def encoded(rows: Sequence[reading.Prompt]) -> PromptTokens:
+        return reading.encode(
+            rows,
+            start.tokenizer,
+            max_length=room,
+            template=start.template,
+            begin=settings.begin,
+            too_long=settings.too_long,
         )
-    train = reading.encode(found.rows, start.tokenizer, **how)
+
+    found = reading.read(sources)
+    train = encoded(found.rows)
     if held_out:
-        return found, train, reading.encode(reading.read(held_out).rows, start.tokenizer, **how).ids
+        return found, train, encoded(reading.read(held_out).rows)
     order = generator(settings.seed, "held-out prompts").permutation(len(train.ids))
     apart = set(order[: int(settings.eval_fraction * len(order))].tolist())
-    held = [ids for i, ids in enumerate(train.ids) if i in apart]
-    train.ids = [ids for i, ids in enumerate(train.ids) if i not in apart]
-    train.rows = [row for i, row in enumerate(train.rows) if i not in apart]
-    return found, train, held
+    parts = [PromptTokens(), PromptTokens(refused=train.refused, first=train.first, cut=train.cut)]
+    for i, (ids, row) in enumerate(zip(train.ids, train.rows, strict=True)):
+        part = parts[i not in apart]
+        part.ids.append(ids)
+        part.rows.append(row)
+    return found, parts[1], parts[0]
+
+
+def _tell_long(
+    prompts: PromptTokens, settings: PpoSettings, start: starting.Start, warn: Callable[[str], None]
+) -> None:
+    """Name the first prompt that is left out because no answer would fit behind it."""
+    count = prompts.refused[LONG]
+    if count:
+        longest = start.model.config.max_length
+        warn(
+            f"{prompts.first[LONG]}: left out{f', with {count - 1:,} more' if count > 1 else ''}: above "
+            f"{longest - settings.max_new_tokens:,} tokens, behind which no answer of "
+            f"{settings.max_new_tokens:,} fits into the model's {longest:,}. Lower --max-new-tokens, or "
+            "--set too_long=cut_prompt"
+        )
 
 
 def _facts(

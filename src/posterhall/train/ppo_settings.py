@@ -23,7 +23,8 @@ class PpoSettings(AdapterSettings):
     """Everything that determines a training by PPO, beside the model, the prompts and the reward.
 
     A rollout is `prompts` x `samples` answers; `passes` passes are made over it, in steps of `batch` x
-    `accumulate` answers. Defaults are those of TRL's PPOTrainer where nothing else is said.
+    `accumulate` answers. A training is whole rollouts: a length in steps or epochs is rounded up to them (4
+    steps, by default). Defaults are those of TRL's PPOTrainer where nothing else is said.
 
     Raises:
         DataError: for a value outside its range, or a rollout that is no multiple of a step.

@@ -64,6 +64,7 @@ def read_tokens(
     compare: Comparison = "pairs",
     place: Path,
     template: ChatTemplate | None = None,
+    tails: bool = False,
 ) -> tuple[Preferences, PreferenceTokens]:
     """Preferences as they are read, and as tokens.
 
@@ -75,6 +76,7 @@ def read_tokens(
         compare: what an item is.
         place: of the model, for messages.
         template: what conversations look like to the model; None: as the dialogues of HH.
+        tails: see `posterhall.data.preference_tokens.encode`.
 
     Raises:
         DataError: for bad rows, or a max_length above what the model takes.
@@ -96,6 +98,7 @@ def read_tokens(
         boundary=settings.boundary,
         too_long=settings.too_long,
         begin=settings.begin,
+        tails=tails,
     )
     return found, tokens
 

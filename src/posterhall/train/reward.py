@@ -15,26 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from posterhall.data import chat_template
-from posterhall.data import tokenizer as tokenizers
 from posterhall.data.documents import expand
 from posterhall.data.preference import Preferences
-from posterhall.data.preference_tokens import PreferenceBatches, PreferenceTokens, pack
+from posterhall.data.preference_tokens import Layout, PreferenceBatches, PreferenceTokens, pack
 from posterhall.errors import DataError
 from posterhall.extras import torch
-from posterhall.models import hub
-from posterhall.models.reward import RewardModel, save
+from posterhall.models import hub, reward_files
+from posterhall.models.reward import RewardModel
 from posterhall.objectives.reward import bradley_terry
 from posterhall.runs import Run
-from posterhall.train import loop, starting
+from posterhall.train import distributed, loop, starting
 from posterhall.train.jobs import run_job
 from posterhall.train.language import trees
 from posterhall.train.preferences import read_tokens, split
 from posterhall.train.references import passes
 from posterhall.train.reward_settings import KIND, RewardSettings
 
-MODEL = "model"
-"""Folder in artifacts/."""
 BINS = 10
 """Of a calibration, by confidence from 1/2 to 1."""
 
@@ -78,7 +74,9 @@ def answer_rewards(model: RewardModel, batch: Mapping[str, torch.Tensor]) -> tor
     return model.at(batch["ids"], batch["sources"][ends], trees=trees(batch) if "trunks" in batch else None)
 
 
-def rewards_of(model: RewardModel, tokens: PreferenceTokens) -> NDArray[np.float64]:
+def rewards_of(
+    model: RewardModel, tokens: PreferenceTokens, *, layout: Layout = "trees"
+) -> NDArray[np.float64]:
     """Rewards of all answers of `whole` tokens, (answers,)."""
     found = np.empty(len(tokens.answers))
     was = model.training
@@ -88,7 +86,7 @@ def rewards_of(model: RewardModel, tokens: PreferenceTokens) -> NDArray[np.float
             for some in passes(tokens):
                 batch = {
                     name: torch.as_tensor(array).to(model.device)
-                    for name, array in pack(tokens, some).items()
+                    for name, array in pack(tokens, some, layout=layout).items()
                 }
                 found[some] = answer_rewards(model, batch).cpu().double().numpy()
     finally:
@@ -146,13 +144,14 @@ def train_reward(
     resume: bool = False,
     quiet: bool = True,
 ) -> dict[str, Any] | None:
-    """Train a reward model on preferences, with checkpoints, and save it with its tokeniser.
+    """Train a reward model on preferences, with checkpoints, and save it, or its adapter, with its tokeniser
+    and chat template.
 
     Afterwards its rewards are shifted to mean 0 over the answers that it was trained on.
 
     Args:
         settings: how.
-        model: what it begins as: a directory, a run, or an id of the hub.
+        model: what it begins as: a directory of a model or an adapter, a run, or an id of the hub.
         sources: files of preferences; see `posterhall.data.preference.read`.
         out: the run directory; the model goes to artifacts/model in it.
         held_out: preferences to evaluate on; without them a share of the prompts (`eval_fraction`).
@@ -170,59 +169,50 @@ def train_reward(
         Interrupted: on Ctrl-C, after a checkpoint.
     """
     directory = hub.locate(model)
-    job = _Job(settings, directory, out, device, checkpoint_seconds, tensorboard, quiet)
+
+    def work(run: Run | None, _: distributed.World) -> dict[str, Any]:
+        start = starting.begin(settings, model, device=device, now=starting.time_of(out))
+        job = _Job(settings, start, out, RewardModel(start.model, seed=settings.seed))
+        reward_files.check_savable(job.model)
+        return job.train(
+            run,
+            sources,
+            held_out,
+            checkpoint_seconds=checkpoint_seconds,
+            tensorboard=tensorboard,
+            quiet=quiet,
+        )
+
     return run_job(
         settings,
         out,
         kind=KIND,
         inputs=lambda: [*expand(sources), *(expand(held_out) if held_out else []), directory],
         resume=resume,
-        work=lambda run, _: job.train(run, sources, held_out),
+        work=work,
     )
 
 
 @dataclass(frozen=True)
 class _Job:
     settings: RewardSettings
-    directory: Path
+    start: starting.Start
     out: Path
-    device: str | None
-    checkpoint_seconds: float
-    tensorboard: bool
-    quiet: bool
+    model: RewardModel
 
-    def train(self, run: Run | None, sources: Sequence[Path], held_out: Sequence[Path]) -> dict[str, Any]:
-        settings = self.settings
-        backbone = hub.load(self.directory, dtype=torch.float32)
-        if hub.read_quantization(self.directory) is not None:
-            raise DataError(
-                f"the weights of {self.directory} are quantised and cannot be trained; "
-                "give the original model"
-            )
-        tokenizer = tokenizers.load(self.directory)
-        if backbone.config.vocab_size < tokenizer.vocab_size:
-            raise DataError(
-                f"{self.directory}: the tokeniser has {tokenizer.vocab_size:,} tokens, the model only "
-                f"{backbone.config.vocab_size:,}"
-            )
-        model = RewardModel(backbone, seed=settings.seed)
-        model.to(torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu")))
-        how: dict[str, Any] = {
-            "longest": backbone.config.max_length - 1,  # the end of an answer is read too
-            "place": self.directory,
-            "template": chat_template.load(self.directory, now=starting.time_of(self.out)),
-        }
-        found, tokens = read_tokens(settings, sources, tokenizer, **how)
-        tokens = whole(tokens)
+    def train(
+        self, run: Run | None, sources: Sequence[Path], held_out: Sequence[Path], **how: Any
+    ) -> dict[str, Any]:
+        settings, start, model, layout = self.settings, self.start, self.model, self.start.layout
+        found, tokens = self._tokens(sources)
         kept, held = split(tokens, 0.0 if held_out else settings.eval_fraction, settings.seed)
-        data = PreferenceBatches(tokens, seed=settings.seed, keep=kept)
+        data = PreferenceBatches(tokens, seed=settings.seed, layout=layout, keep=kept)
         others, evaluate = tokens, None
         if held_out:
-            others = whole(read_tokens(settings, held_out, tokenizer, **how)[1])
-            evaluate = PreferenceBatches(others, shuffle=False)
+            others = self._tokens(held_out)[1]
             held = np.arange(len(others.items))
-        elif len(held):
-            evaluate = PreferenceBatches(tokens, shuffle=False, keep=held)
+        if len(held):
+            evaluate = PreferenceBatches(others, shuffle=False, layout=layout, keep=held)
         trained = loop.fit(
             model,
             data,
@@ -230,20 +220,37 @@ class _Job:
             settings=settings,
             out=run or self.out,
             evaluate=evaluate,
-            checkpoint_seconds=self.checkpoint_seconds,
-            tensorboard=self.tensorboard,
-            quiet=self.quiet,
+            **how,
         )
         if run is None:
             return {}
         used = np.unique(tokens.items[kept])
-        rewards = rewards_of(model, tokens)
+        rewards = rewards_of(model, tokens, layout=layout)
         model.offset.fill_(float(rewards[used].mean()))
-        judged = rewards if others is tokens else rewards_of(model, others)
+        judged = rewards if others is tokens else rewards_of(model, others, layout=layout)
         gaps = judged[others.items[held, 0]] - judged[others.items[held, 1]]
-        save(model, run.artifact(MODEL), tokenizer=tokenizer)
+        reward_files.save(
+            model,
+            run.artifact(starting.MODEL),
+            tokenizer=starting.Texts(start, start.template),
+            base=start.base,
+            files=start.weights,
+        )
         refused = dict(sorted((found.refused + tokens.refused).items()))
-        return self._facts(trained, data, found, tokens, refused, model, rewards[used], gaps)
+        return self._facts(trained, data, found, tokens, refused, rewards[used], gaps)
+
+    def _tokens(self, sources: Sequence[Path]) -> tuple[Preferences, PreferenceTokens]:
+        """What was read, and its `whole` tokens."""
+        found, tokens = read_tokens(
+            self.settings,
+            sources,
+            self.start.tokenizer,
+            longest=self.start.model.config.max_length - 1,  # the end of an answer is read too
+            place=self.start.directory,
+            template=self.start.template,
+            tails=True,
+        )
+        return found, whole(tokens)
 
     def _facts(
         self,
@@ -252,17 +259,22 @@ class _Job:
         found: Preferences,
         tokens: PreferenceTokens,
         refused: dict[str, int],
-        model: RewardModel,
         rewards: NDArray[np.float64],
         gaps: NDArray[np.float64],
     ) -> dict[str, Any]:
         """What came out."""
         last: dict[str, Any] = next((line for line in reversed(trained.history) if "loss" in line), {})
         names = ("reward_accuracy", "reward_margin")
+        trainable, parameters = self.start.counts()
+        head = self.model.head.numel()
         return {
             "run": str(self.out),
-            "model": str(self.out / "artifacts" / MODEL),
-            "base": str(self.directory),
+            "model": str(self.out / "artifacts" / starting.MODEL),
+            "base": self.start.base,
+            "saved": "adapter" if self.start.adapted else "model",
+            "quantize": self.settings.quantize,
+            "params": parameters + head,
+            "params_trained": trainable + head,
             "comparisons": data.items,
             "prompts": len(tokens.prompts),
             "answers": len(tokens.answers),
@@ -278,7 +290,7 @@ class _Job:
             "eval": calibration(gaps) if len(gaps) else None,
             "best_loss": trained.best_loss,
             "best_step": trained.best_step,
-            "reward_offset": float(model.offset),
+            "reward_offset": float(self.model.offset),
             "reward_std": float(rewards.std()),
             "comparisons_per_second": trained.tokens_per_second,
             "seconds": trained.seconds,

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from posterhall.errors import DataError
+from posterhall.train.adapter_settings import AdapterSettings
 from posterhall.train.preferences import PreferenceSettings
 from posterhall.train.settings import Schedule
 
@@ -14,7 +15,7 @@ KIND = "train reward"
 
 
 @dataclass(frozen=True)
-class RewardSettings(PreferenceSettings):
+class RewardSettings(PreferenceSettings, AdapterSettings):
     """Everything that determines a reward model, beside the model it begins as and the data.
 
     Defaults are those of TRL's RewardTrainer where nothing else is said.

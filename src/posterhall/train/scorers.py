@@ -11,6 +11,9 @@ A reward is named by a text, the same wherever one is asked for:
 - ``classifier:DIR`` or ``classifier:DIR#LABEL``: a sequence classifier of transformers, the log-odds of a
   label (the last one if none is named; the logit itself if it has only one) for prompt and answer together;
 - ``judge:MODEL``: a language model at any address (see `posterhall.lm.connect`), which is asked for 1 to 10.
+
+A prompt is a text that the answer goes on with, or the messages of a conversation that it answers. A reward
+model reads these by its own chat template; classifiers and judges read them as a transcript.
 """
 
 from __future__ import annotations
@@ -19,18 +22,21 @@ import abc
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from posterhall.data.chat_template import ChatTemplate
+from posterhall.data.prompts import Asked
 from posterhall.data.tokenizer import Tokenizer
 from posterhall.errors import DataError, did_you_mean
-from posterhall.extras import require, torch
+from posterhall.extras import functional, require, torch
 from posterhall.lm.mapping import MapSettings
 from posterhall.lm.parsing import integer
+from posterhall.lm.protocol import Message, Role, transcript
 from posterhall.seeds import derive
 
 if TYPE_CHECKING:
@@ -60,21 +66,30 @@ class Scorer(abc.ABC):
     unread: int = 0
 
     @abc.abstractmethod
-    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> NDArray[np.float64]:
+    def score(self, prompts: Sequence[Asked], answers: Sequence[str]) -> NDArray[np.float64]:
         """Rewards of answers to prompts, (n,); NaN where there is none to be had."""
 
-    def of_tokens(self, tokenizer: Tokenizer) -> TokenReward:
+    def of_tokens(
+        self, tokenizer: Tokenizer, conversations: Mapping[tuple[int, ...], Asked] | None = None
+    ) -> TokenReward:
         """The same as a function of tokens, for training.
+
+        Args:
+            tokenizer: of the model that is trained.
+            conversations: which tokens of a prompt are what conversation; others are texts.
 
         Raises:
             DataError: if that cannot be with this tokeniser.
         """
+        known = conversations or {}
 
         def reward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            prompts, answers = [], []
+            prompts: list[Asked] = []
+            answers = []
             for row, marked in zip(ids.tolist(), mask.tolist(), strict=True):
                 start = marked.index(True)
-                prompts.append(tokenizer.decode(row[:start]))
+                asked = known.get(tuple(row[:start]))
+                prompts.append(tokenizer.decode(row[:start]) if asked is None else asked)
                 answers.append(tokenizer.decode(row[start : start + sum(marked)]))
             return torch.from_numpy(self._settled(self.score(prompts, answers)))
 
@@ -117,9 +132,12 @@ def scorer(spec: str, *, device: Any = "cpu", **options: Any) -> Scorer:
             from posterhall.lm.stack import connect
 
             return Judge(connect(rest, **options), spec)
-    from posterhall.models import reward
+    from posterhall.data import chat_template
+    from posterhall.models import causal, hub, reward_files
 
-    return Learned(*reward.load(rest, device=device), spec)
+    place = hub.locate(rest)
+    model, tokenizer = reward_files.load(place, device=device)
+    return Learned(model, tokenizer, spec, template=chat_template.load(causal.text_files(place)))
 
 
 def files(spec: str) -> list[Path]:
@@ -179,7 +197,7 @@ class Lexicon(Scorer):
         found = _object(text, path) if path.suffix == ".json" else _entries(text, path)
         return cls(found, name)
 
-    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> NDArray[np.float64]:
+    def score(self, prompts: Sequence[Asked], answers: Sequence[str]) -> NDArray[np.float64]:
         """See `Scorer.score`; prompts do not matter."""
         sums = [
             math.fsum(self.weights.get(word, 0.0) for word in _WORD.findall(answer.casefold()))
@@ -234,32 +252,60 @@ class Length(Scorer):
             )
         self.target = int(target)
 
-    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> NDArray[np.float64]:
+    def score(self, prompts: Sequence[Asked], answers: Sequence[str]) -> NDArray[np.float64]:
         """See `Scorer.score`; prompts do not matter."""
         return np.array([-abs(len(answer.split()) / self.target - 1) for answer in answers])
 
 
 class Learned(Scorer):
-    """A reward model with its tokeniser."""
+    """A reward model with its tokeniser, and the chat template by which it reads conversations."""
 
-    def __init__(self, model: RewardModel, tokenizer: Tokenizer, name: str) -> None:
+    def __init__(
+        self, model: RewardModel, tokenizer: Tokenizer, name: str, *, template: ChatTemplate | None = None
+    ) -> None:
+        from posterhall.models.reward import Reader
+
         self.name, self.model, self.tokenizer = name, model, tokenizer
+        self._reader = Reader(tokenizer, template)
 
-    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> NDArray[np.float64]:
-        """See `Scorer.score`."""
-        from posterhall.models.reward import score_texts
+    def score(self, prompts: Sequence[Asked], answers: Sequence[str]) -> NDArray[np.float64]:
+        """See `Scorer.score`; NaN for a conversation that its template does not take."""
+        return self._reader.score(self.model, prompts, answers)
 
-        return score_texts(self.model, self.tokenizer, prompts, answers)
-
-    def of_tokens(self, tokenizer: Tokenizer) -> TokenReward:
-        """The model on the tokens as they are, also where an answer was cut before its end."""
+    def of_tokens(
+        self, tokenizer: Tokenizer, conversations: Mapping[tuple[int, ...], Asked] | None = None
+    ) -> TokenReward:
+        """The model on the tokens as they are, also where an answer was cut before its end; conversations
+        that it reads in another form than the model that is trained are rendered anew."""
         if tokenizer.digest != self.tokenizer.digest:
             raise DataError(
                 f"the reward model {self.name} has another tokeniser ({self.tokenizer.name}, "
                 f"{self.tokenizer.vocab_size:,} tokens) than the model that is trained ({tokenizer.name}, "
                 f"{tokenizer.vocab_size:,}); train one on this model with `posterhall train reward`"
             )
-        return self.model.rewards
+        known = conversations or {}
+        if any(self._reader.prompt(asked) != list(ids) for ids, asked in known.items()):
+            return super().of_tokens(tokenizer, known)
+        closing = self._reader.closing
+        if not known or len(closing) < 2:
+            return self.model.rewards
+        return lambda ids, mask: self.model.rewards(*_closed(ids, mask, closing, known))
+
+
+def _closed(
+    ids: torch.Tensor, mask: torch.Tensor, closing: Sequence[int], conversations: Container[tuple[int, ...]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Conversations whose answer came to the end of its turn go on to where the template's text ends: there
+    a reward is read off in training."""
+    end, tail = closing[0], torch.tensor(closing[1:], device=ids.device)
+    ids, mask = (functional.pad(each, (0, len(tail))) for each in (ids, mask))
+    for row in range(len(ids)):
+        places = mask[row].nonzero()[:, 0]
+        start, after = int(places[0]), int(places[-1]) + 1
+        if ids[row, after - 1] == end and tuple(ids[row, :start].tolist()) in conversations:
+            ids[row, after : after + len(tail)] = tail
+            mask[row, after : after + len(tail)] = True
+    return ids, mask
 
 
 class Classifier(Scorer):
@@ -290,9 +336,12 @@ class Classifier(Scorer):
             raise DataError(f"{name}: no label {label!r}; there are {', '.join(labels)}")
         self._label = labels.index(label) if label else len(labels) - 1
 
-    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> NDArray[np.float64]:
+    def score(self, prompts: Sequence[Asked], answers: Sequence[str]) -> NDArray[np.float64]:
         """See `Scorer.score`; what is above the classifier's longest text is cut off at the end."""
-        texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+        texts = [
+            prompt + answer if isinstance(prompt, str) else f"{as_text(prompt)} {answer}"
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
         parts = []
         for at in range(0, len(texts), _BATCH):
             some = self._tokenizer(
@@ -323,9 +372,21 @@ JUDGING = MapSettings(prompt="{ask}", form="chat", max_tokens=256, temperature=0
 """How a judge is asked what `judge_text` says."""
 
 
-def judge_text(prompt: str, answer: str) -> str:
+def as_text(asked: Asked) -> str:
+    """A prompt as people read it: a text as it is, a conversation as a transcript."""
+    if isinstance(asked, str):
+        return asked
+    return transcript(messages(asked))
+
+
+def messages(conversation: Sequence[tuple[str, str]]) -> tuple[Message, ...]:
+    """(role, text) of a conversation as a language model is asked."""
+    return tuple(Message(cast("Role", role), text) for role, text in conversation)
+
+
+def judge_text(asked: Asked, answer: str) -> str:
     """What a model is asked that judges one answer."""
-    attempt = 0
+    prompt, attempt = as_text(asked), 0
     while (mark := f"m{derive(attempt, 'score', prompt, answer):016x}") in prompt + answer:
         attempt += 1  # no text can close its own mark
     shown = "\n\n".join(
@@ -347,7 +408,7 @@ class Judge(Scorer):
     def __init__(self, lm: Connected, name: str) -> None:
         self.lm, self.name = lm, name
 
-    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> NDArray[np.float64]:
+    def score(self, prompts: Sequence[Asked], answers: Sequence[str]) -> NDArray[np.float64]:
         """See `Scorer.score`; NaN where no score could be read."""
         asked = [JUDGING.request(judge_text(*each)) for each in zip(prompts, answers, strict=True)]
         found = np.array([judge_score(sample.text) for [sample] in self.lm.generate(asked)])

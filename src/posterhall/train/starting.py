@@ -157,7 +157,7 @@ def save(
     """
     from posterhall import adapters
 
-    files = _Files(start, template, ends)
+    files = Texts(start, template, ends)
     if start.adapted:
         adapters.save(start.model, directory, base=start.base, files=start.weights)
         files.save(directory)
@@ -168,15 +168,19 @@ def save(
         files.save(directory)
 
 
-class _Files:
-    """A tokeniser that is saved by copying what it was read from, which may be more than we would write."""
+class Texts:
+    """A tokeniser that is saved by copying what it was read from, which may be more than we would write, and
+    with the chat template; see `save`."""
 
-    def __init__(self, start: Start, template: ChatTemplate | None, ends: frozenset[int]) -> None:
+    def __init__(
+        self, start: Start, template: ChatTemplate | None, ends: frozenset[int] = frozenset()
+    ) -> None:
         self._source, self._template, self._ends = start.directory, template, ends
         tokenizer = start.tokenizer
         self.bos_id, self.eos_id, self.pad_id = tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id
 
     def save(self, directory: Path) -> None:
+        """Write them."""
         for name in _TOKENIZER_FILES:
             if (self._source / name).is_file():
                 shutil.copyfile(self._source / name, directory / name)
