@@ -28,7 +28,10 @@ _FIELDS = {field.name: field for field in dataclasses.fields(DecoderConfig)}
 def is_llama(config: DecoderConfig) -> bool:
     """Whether a decoder is a Llama."""
     return (
-        set(config.mixers) == {"attention"} and config.positions == "rotary" and config.feed_forward_dim > 0
+        set(config.mixers) == {"attention"}
+        and config.positions == "rotary"
+        and config.feed_forward_dim > 0
+        and config.ffn == "dense"
     )
 
 
@@ -104,6 +107,7 @@ def read_config(given: Mapping[str, Any], place: str) -> DecoderConfig:
     others = {
         "architectures", "model_type", "bos_token_id", "eos_token_id", "pad_token_id", "use_cache", "dtype",
         "torch_dtype", "transformers_version",
+        "id2label", "label2id", "reward_offset",  # of a reward model
     }  # fmt: skip
     strange = sorted(given.keys() - known.keys() - others)
     if strange:

@@ -11,6 +11,8 @@ from posterhall.errors import DataError, did_you_mean
 
 Positions = Literal["rotary", "learned", "none"]
 """How a decoder tells where a token stands."""
+FeedForwardKind = Literal["dense", "monarch", "block_diagonal"]
+"""What the matrices of feed-forward layers are; see `posterhall.models.monarch`."""
 Scalar = bool | int | float | str | None
 """A value of a mixer's settings."""
 
@@ -42,6 +44,12 @@ class DecoderConfig:
     ffn_dim: int | None = None
     """Width of the feed-forward layer; None: 8/3 dim (as many parameters as 4 dim without a gate),
     rounded up to a multiple of 64; 0: blocks have none."""
+    ffn: FeedForwardKind = "dense"
+    """Matrices of the feed-forward layer: dense ones, Monarch's (two block-diagonal factors and a
+    permutation between; Dao et al. 2022), or block-diagonal ones (M2-BERT; Fu et al. 2023)."""
+    ffn_blocks: int = 4
+    """Blocks of its matrices where they are not dense, >= 2 (M2-BERT: 4): a divisor of dim and ffn_dim, and
+    for monarch its square one of the lesser of the two."""
     max_length: int = 1024
     """Longest sequence, in tokens."""
     positions: Positions = "rotary"
@@ -89,6 +97,7 @@ class DecoderConfig:
             raise DataError(f"dim is {self.dim} with {self.heads} heads; it must be a multiple of them")
         if self.heads % self.key_value_heads:
             raise DataError(f"kv_heads is {self.kv_heads}; it must divide the {self.heads} heads")
+        self._check_feed_forward()
         if not 0 <= self.dropout < 1:
             raise DataError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
         if len(self.mixers) not in (1, self.layers) or not all(self.mixers):
@@ -110,6 +119,22 @@ class DecoderConfig:
             self, "mixer_settings", {name: dict(each) for name, each in self.mixer_settings.items()}
         )
 
+    def _check_feed_forward(self) -> None:
+        if self.ffn not in get_args(FeedForwardKind):
+            raise DataError(f"ffn is {self.ffn!r}; it must be one of: {', '.join(get_args(FeedForwardKind))}")
+        if self.ffn == "dense":
+            return
+        if not self.feed_forward_dim:
+            raise DataError(f"ffn is {self.ffn}, and with ffn_dim 0 there are no feed-forward layers")
+        fitting = blocks_that_fit(self.ffn, self.feed_forward_shapes)
+        if self.ffn_blocks not in fitting:
+            rule = "divide both" + (", and its square the lesser" if self.ffn == "monarch" else "")
+            raise DataError(
+                f"ffn_blocks is {self.ffn_blocks} with dim {self.dim} and ffn_dim {self.feed_forward_dim}; "
+                f"for {self.ffn} it must {rule}: "
+                + (f"{', '.join(map(str, fitting))} would" if fitting else "no number does; take other sizes")
+            )
+
     @property
     def head_dim(self) -> int:
         """Entries of a head."""
@@ -128,9 +153,45 @@ class DecoderConfig:
         return -(-8 * self.dim // (3 * _FFN_MULTIPLE)) * _FFN_MULTIPLE
 
     @property
+    def feed_forward_shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(inputs, outputs) of its two matrices: gate and up together, and down."""
+        return (self.dim, 2 * self.feed_forward_dim), (self.feed_forward_dim, self.dim)
+
+    @property
     def layer_mixers(self) -> tuple[str, ...]:
         """The name of each layer's mixer."""
         return self.mixers if len(self.mixers) == self.layers else self.mixers * self.layers
+
+
+def blocks_that_fit(kind: FeedForwardKind, shapes: Sequence[tuple[int, int]]) -> list[int]:
+    """Numbers of blocks, from 2 on, that all matrices (inputs, outputs) of a kind can have."""
+    common = math.gcd(*(size for shape in shapes for size in shape))
+    inner = math.gcd(*(min(shape) for shape in shapes))
+    return [
+        blocks
+        for blocks in range(2, common + 1)
+        if common % blocks == 0 and (kind != "monarch" or inner % blocks**2 == 0)
+    ]
+
+
+def parsed_mixers(arm: str) -> tuple[list[str], dict[str, dict[str, Scalar]]]:
+    """The mixers that a model of a comparison has, and their settings by mixer: of `mamba`,
+    `based:feature_dim=8:window=32`, or several such with + between, which take turns over the layers.
+
+    Raises:
+        DataError: for another form.
+    """
+    names, entries = [], []
+    for part in arm.split("+"):
+        name, *given = (each.strip() for each in part.split(":"))
+        if not name or not all("=" in each for each in given):
+            raise DataError(
+                f"'{arm}' among the mixers; write a name, name:setting=value:setting=value, or several such "
+                "with + between"
+            )
+        names.append(name)
+        entries += [f"{name}.{each}" for each in given]
+    return names, mixer_settings(entries)
 
 
 def mixer_settings(entries: Sequence[str]) -> dict[str, dict[str, Scalar]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from posterhall.errors import DataError
 from posterhall.models.config import DecoderConfig
 from posterhall.models.mixers import factory
+from posterhall.models.monarch import matrix_size
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,11 @@ def parameters_count(config: DecoderConfig) -> Parameters:
         embedding=config.vocab_size * dim,
         attention=attending * (2 * dim * dim + 2 * dim * keys),
         mixers=sum(_mixer_size(config, name) for name in config.layer_mixers if name != "attention"),
-        feed_forward=config.layers * 3 * dim * config.feed_forward_dim,
+        feed_forward=config.layers
+        * sum(
+            matrix_size(config.ffn, inputs, outputs, config.ffn_blocks)
+            for inputs, outputs in config.feed_forward_shapes
+        ),
         norms=((2 if config.feed_forward_dim else 1) * config.layers + 1) * dim,
         positions=config.max_length * dim if config.positions == "learned" else 0,
         head=0 if config.tie_embeddings else config.vocab_size * dim,

@@ -9,6 +9,7 @@ from posterhall import seeds
 from posterhall.adapters.dropout import again, passing
 from posterhall.errors import DataError
 from posterhall.extras import functional, nn, torch
+from posterhall.models import monarch
 from posterhall.models.cache import Cache
 from posterhall.models.config import DecoderConfig
 from posterhall.models.layers import FeedForward, RMSNorm
@@ -72,7 +73,16 @@ class Decoder(nn.Module):
                 if hasattr(self._mixer(layer), "initialise"):
                     generator = torch.Generator().manual_seed(seeds.derive(seed, "decoder", "mixer", layer))
                     self._mixer(layer).initialise(generator)
+            if config.ffn != "dense":
+                for layer, block in enumerate(self.blocks):
+                    block.feed_forward.initialise(
+                        torch.Generator().manual_seed(seeds.derive(seed, "decoder", "feed_forward", layer)),
+                        std=config.init_std,
+                        std_out=config.init_std / (2 * config.layers) ** 0.5,
+                    )
             for name, parameter in self.named_parameters():
+                if ".feed_forward." in name and config.ffn != "dense":
+                    continue
                 if ".mixer." in name and not isinstance(self._mixer(int(name.split(".")[1])), Attention):
                     continue  # others begin as they have it themselves
                 if parameter.dim() < 2:
@@ -300,7 +310,11 @@ class Block(nn.Module):
         self.feeds = config.feed_forward_dim > 0
         if self.feeds:
             self.feed_forward_norm = RMSNorm(config.dim, config.norm_eps)
-            self.feed_forward = FeedForward(config.dim, config.feed_forward_dim)
+            self.feed_forward = (
+                FeedForward(config.dim, config.feed_forward_dim)
+                if config.ffn == "dense"
+                else monarch.make(config)
+            )
 
     def forward(
         self,

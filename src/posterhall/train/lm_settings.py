@@ -12,7 +12,7 @@ from posterhall.data.packing import Packing
 from posterhall.data.sources import EncodingErrors
 from posterhall.data.tokenizer import ByteTokenizer
 from posterhall.errors import DataError
-from posterhall.models.config import DecoderConfig, Positions, mixer_settings
+from posterhall.models.config import DecoderConfig, FeedForwardKind, Positions, mixer_settings
 from posterhall.runs import is_run, read_manifest
 from posterhall.train.settings import TrainSettings
 
@@ -40,6 +40,11 @@ class LmSettings(TrainSettings):
     """Key and value heads, a divisor of heads; none: as many."""
     ffn_dim: int | None = None
     """Width of the feed-forward layer; none: 8/3 dim, rounded up to a multiple of 64; 0: no such layers."""
+    ffn: FeedForwardKind = "dense"
+    """Its matrices: dense, monarch (two block-diagonal factors and a permutation) or block_diagonal."""
+    ffn_blocks: int = 4
+    """Blocks of matrices that are not dense, a divisor of dim and ffn_dim; for monarch its square divides
+    the lesser."""
     mixers: tuple[str, ...] = ("attention",)
     """What mixes the positions of a sequence: one name for all layers, or one a layer."""
     mixer_settings: tuple[str, ...] = ()
@@ -89,6 +94,8 @@ class LmSettings(TrainSettings):
             heads=self.heads,
             kv_heads=self.kv_heads,
             ffn_dim=self.ffn_dim,
+            ffn=self.ffn,
+            ffn_blocks=self.ffn_blocks,
             max_length=self.context,
             mixers=self.mixers,
             mixer_settings=mixer_settings(self.mixer_settings),
