@@ -302,8 +302,9 @@ def test_preferences_in_messages_take_the_same_form(made):
     row = Preference("", ("Paris.", "<|im_end|>"), "here", messages=(("user", USER["content"]),))
     found = encode_preferences([row], ours, max_length=100, template=template)
     whole = encode([Chat((USER, SHORT), "here")], ours, template, max_length=100)
-    assert np.concatenate((found.prompts[0], found.answers[0])).tolist() == whole.ids[0].tolist()
-    assert len(found.answers[0]) == whole.learnt[0].sum()
+    newline = ours.encode("\n")  # behind the end of a turn, where no model goes on
+    assert np.concatenate((found.prompts[0], found.answers[0], newline)).tolist() == whole.ids[0].tolist()
+    assert len(found.answers[0]) + len(newline) == whole.learnt[0].sum()
     with pytest.raises(DataError, match="give the chat template"):
         encode_preferences([row], ours, max_length=100)
 
