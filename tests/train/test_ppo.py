@@ -223,7 +223,8 @@ def test_the_command_says_what_came_out(posterhall, job, tmp_path):
 
 
 def test_a_reward_model_of_another_tokeniser_is_refused(job, tmp_path):
-    from posterhall.models import reward as rewards, reward_files
+    from posterhall.models import reward as rewards
+    from posterhall.models import reward_files
     from posterhall.train.ppo import train_ppo
     from posterhall.train.scorers import Learned
 

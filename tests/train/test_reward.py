@@ -81,7 +81,7 @@ def test_padding_does_not_show_and_texts_give_what_tokens_give():
 @pytest.mark.parametrize("tie", [True, False])
 def test_saved_models_come_back_and_transformers_reads_them(tmp_path, tie):
     transformers = pytest.importorskip("transformers")
-    from posterhall.models import reward as rewards, reward_files
+    from posterhall.models import reward_files
 
     ours = model(tie=tie)
     ours.offset.fill_(0.5)
@@ -100,8 +100,7 @@ def test_saved_models_come_back_and_transformers_reads_them(tmp_path, tie):
 
 
 def test_a_language_model_is_no_reward_model(tmp_path):
-    from posterhall.models import hub
-    from posterhall.models import reward as rewards, reward_files
+    from posterhall.models import hub, reward_files
 
     hub.save(model().backbone, tmp_path / "model", tokenizer=ByteTokenizer())
     with pytest.raises(DataError, match="no reward model"):
@@ -146,8 +145,8 @@ def test_calibration_of_known_chances():
 
 
 def test_the_command_leaves_a_model_with_centred_rewards(posterhall, tmp_path):
-    from posterhall.models import hub
-    from posterhall.models import reward as rewards, reward_files
+    from posterhall.models import hub, reward_files
+    from posterhall.models import reward as rewards
 
     hub.save(model().backbone, tmp_path / "model", tokenizer=ByteTokenizer())
     lines = [{"prompt": f"say {i % 9}:", "chosen": f" good {i}", "rejected": f" bad {i}"} for i in range(40)]
@@ -168,29 +167,3 @@ def test_the_command_leaves_a_model_with_centred_rewards(posterhall, tmp_path):
     assert (scores[:40] > scores[40:]).mean() > 0.9
     failed = posterhall(*arguments[:-1], "--set", "centring=-1", "--resume", code=4)
     assert "centring is -1" in failed.err
-
-
-@pytest.mark.parametrize("kind", ["adapter", "quantised"])
-def test_what_cannot_be_trained_whole_is_refused_before_training(kind, tmp_path):
-    from posterhall import adapters
-    from posterhall.models import causal, hub
-    from posterhall.models.quantized import Quantization
-    from posterhall.models.quantizing import quantize_checkpoint
-    from posterhall.train.reward import train_reward
-    from posterhall.train.reward_settings import RewardSettings
-
-    base, given = tmp_path / "base", tmp_path / kind
-    hub.save(model().backbone, base, tokenizer=ByteTokenizer())
-    if kind == "adapter":
-        adapted = adapters.add_lora(causal.load(base), rank=2)
-        with torch.no_grad():
-            for parameter in adapters.lora_parameters(adapted):
-                parameter.fill_(0.1)
-        adapters.save(adapted, given, base=base)
-    else:
-        quantize_checkpoint(base, given, Quantization("nf4"))
-    file = tmp_path / "pairs.jsonl"
-    file.write_text(json.dumps({"prompt": "a", "chosen": " b", "rejected": " c"}) + "\n")
-    wanted = {"adapter": "posterhall model merge", "quantised": "give the original model"}[kind]
-    with pytest.raises(DataError, match=wanted):
-        train_reward(RewardSettings(steps=1), str(given), [file], tmp_path / "run", device="cpu")
