@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from posterhall.data.synthetic.in_context import AssociativeRecall, InductionHeads, SelectiveCopying
 from posterhall.data.synthetic.recall import Filler, Mqar, Task
 from posterhall.errors import DataError
-from posterhall.models.config import DecoderConfig, Positions, mixer_settings
+from posterhall.evals.grids import parsed
+from posterhall.models.config import DecoderConfig, Positions
 
 Kind = Literal["mqar", "associative", "induction", "copying"]
 
@@ -184,22 +184,3 @@ def cells(settings: RecallSettings) -> list[Cell]:
             settings.sizes, settings.widths, settings.mixers, settings.lr, range(settings.seeds)
         )
     ]
-
-
-def parsed(arm: str) -> tuple[list[str], Mapping[str, Mapping[str, bool | int | float | str | None]]]:
-    """The mixers of an arm, and their settings by mixer.
-
-    Raises:
-        DataError: for an arm of another form.
-    """
-    names, entries = [], []
-    for part in arm.split("+"):
-        name, *given = (each.strip() for each in part.split(":"))
-        if not name or not all("=" in each for each in given):
-            raise DataError(
-                f"'{arm}' among the mixers; write a name, name:setting=value:setting=value, or several such "
-                "with + between"
-            )
-        names.append(name)
-        entries += [f"{name}.{each}" for each in given]
-    return names, mixer_settings(entries)
