@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from posterhall.cli import eval_arena, eval_judge, eval_planning, eval_recall, eval_slices
+from posterhall.cli import eval_arena, eval_judge, eval_long_range, eval_planning, eval_recall, eval_slices
 from posterhall.cli.output import (
     ConfigFile,
     Json,
@@ -28,6 +28,7 @@ app.command("arena")(eval_arena.arena)
 app.command("judge")(eval_judge.judge)
 app.command("recall")(eval_recall.recall)
 app.command("slices")(eval_slices.slices)
+app.command("long-range")(eval_long_range.long_range)
 
 
 @app.callback()

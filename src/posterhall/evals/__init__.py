@@ -2,7 +2,8 @@
 
 Modules are imported on first use: `posterhall.evals.tasks` (what a task is, and its files), `.shots`,
 `.items` (the scores of an item), `.scores` (over items), `.jobs` (an evaluation as a run), `.harness`
-(the tasks of lm-evaluation-harness), `.planning` (on graphs that are told in words).
+(the tasks of lm-evaluation-harness), `.planning` (on graphs that are told in words), `.grids` (small models
+that are trained to be compared), of which `.recall` and `.long_range` are made.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__all__ = ["harness", "items", "jobs", "planning", "scores", "shots", "tasks"]
+__all__ = [
+    "grids", "harness", "items", "jobs", "long_range", "planning", "recall", "scores", "shots", "tasks",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,0 +1,106 @@
+"""A grid of long range as a job: settings in, a table and a run directory out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from posterhall import devices
+from posterhall.config import to_dict
+from posterhall.errors import UsageError
+from posterhall.evals import grids
+from posterhall.evals.long_range.settings import Cell, LongRangeSettings, cells
+from posterhall.evals.long_range.summary import summarise
+from posterhall.extras import require
+from posterhall.runs import Run
+
+KIND = "eval long-range"
+MODELS = "models"
+"""In the run's artifacts: a directory for each model that is kept."""
+
+
+def evaluate(
+    settings: LongRangeSettings | None = None,
+    *,
+    out: Path | None = None,
+    keep: bool = False,
+    resume: bool = False,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Train, choose and test every model of a grid.
+
+    Args:
+        settings: the grid; None means the defaults.
+        out: directory of the run, whose metrics hold every evaluation; None keeps nothing.
+        keep: save the models in the run (artifacts/models); `posterhall.models.classifier_files.load` reads
+            them.
+        resume: go on with the run that is there: models that are finished are not trained again.
+        quiet: no progress on stderr.
+
+    Returns:
+        What scores.json holds; see docs/reference/json.md.
+
+    Raises:
+        DataError: for mixers, settings, lengths or files that are not right, before anything is trained; or a
+            run that is there already.
+        UsageError: if models are to be kept without a run.
+        MissingExtra: without torch; for digits, without scikit-learn.
+    """
+    settings = settings or LongRangeSettings()
+    if keep and out is None:
+        raise UsageError("models are kept in a run; name its directory")
+    require("torch", "train", "training models")
+    _check(settings)
+    grid = cells(settings)
+
+    def train(cell: Cell, run: Run | None, told: grids.Told) -> dict[str, Any]:
+        from posterhall.evals.long_range import training
+
+        place = None
+        if keep and run is not None:
+            place = run.artifact(f"{MODELS}/{_folder(settings, cell)}")
+        return training.train(cell, settings, told=told, keep=place)
+
+    def result(done: list[dict[str, Any]], run: Run | None) -> dict[str, Any]:
+        return {
+            "task": settings.task,
+            "seed": settings.seed,
+            "seeds": settings.seeds,
+            "threads": devices.cores(),
+            "table": summarise(settings.mixers, done),
+            "models": done,
+            "run": str(run.path) if run else None,
+        }
+
+    return grids.evaluate(
+        grid,
+        train,
+        result,
+        kind=KIND,
+        config={**to_dict(settings), "keep": keep},
+        seeds=sorted({cell.seed for cell in grid}),
+        inputs=[settings.path] if settings.path is not None else [],
+        out=out,
+        resume=resume,
+        quiet=quiet,
+    )
+
+
+def _check(settings: LongRangeSettings) -> None:
+    """Make what will be classified, and take a step with each arm at each length: a mistake shows before an
+    hour of training, and what is loaded and compiled only once is not counted among a model's seconds."""
+    from posterhall.evals.long_range import tasks, training
+
+    for length in settings.evaluate_at:
+        tasks.load(settings, length, settings.seed)
+    for length in settings.trained_lengths:
+        for rate in settings.rates:
+            tasks.load(settings, length, settings.seed, rate)
+        training.rehearse(settings, tasks.load(settings, length, settings.seed))
+
+
+def _folder(settings: LongRangeSettings, cell: Cell) -> str:
+    """A name for a model's directory; arms that differ in signs alone are told apart by their number."""
+    arm = re.sub(r"[^\w.]+", "-", cell.mixer)[:60]
+    return f"{settings.mixers.index(cell.mixer) + 1}-{arm}-length-{cell.length or 'own'}-seed-{cell.seed}"
