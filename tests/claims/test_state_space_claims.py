@@ -63,7 +63,7 @@ def test_arms_are_of_about_one_size_where_the_claim_is_decided():
 def test_real_poles_have_as_many_numbers_of_state_as_complex_ones():
     numbers = {}
     for arm in ("S4D-Lin", "S4D-Real"):
-        state = made(arm, TINY, 0).mixers[0].new_state(1, 64, dtype=torch.float32, device="cpu").kept
+        state = made(arm, TINY, 0).blocks[0].mixer.new_state(1, 64, dtype=torch.float32, device="cpu").kept
         numbers[arm] = state.numel() * (2 if arm == "S4D-Lin" else 1)
     assert numbers["S4D-Lin"] == numbers["S4D-Real"] == 4 * 8
 

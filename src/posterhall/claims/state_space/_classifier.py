@@ -1,123 +1,54 @@
-"""Classifiers of sequences of numbers, one for every arm; only imported where torch is wanted."""
+"""Classifiers of handwritten digits, one for every arm; only imported where torch is wanted."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from posterhall.claims.mirage._images import Images, Shuffled, digits
-from posterhall.claims.mirage._nets import begin, classification, parameters
+from posterhall.claims.mirage._images import Images, digits
 from posterhall.claims.rows import Budget
-from posterhall.extras import nn, torch
-from posterhall.models.config import DecoderConfig
-from posterhall.models.config import Scalar as Setting
-from posterhall.models.mixers import Placement, factory
+from posterhall.data.labelled import Divided, Sequences
+from posterhall.evals.long_range.training import score, tune
+from posterhall.models.classifier import Classifier, ClassifierConfig, parameters, sized
 from posterhall.seeds import derive, generator
+from posterhall.train import TrainSettings
 
 CLASSES = 10
-_ROWS = 250  # of a test at a time
+_CHOOSING = 200
+"""Images of the training part by which rates are chosen."""
 
 
-class OnMixer(nn.Module):
-    """Pre-norm residual layers of a mixer, the mean over positions, and a head.
-
-    Args:
-        mixer: name in `posterhall.models.mixers.MIXERS`.
-        given: its settings.
-        dim, layers, length: of the model; length is that of the longest sequence.
-        seed: of the initial weights.
-    """
-
-    def __init__(
-        self, mixer: str, given: Mapping[str, Setting], *, dim: int, layers: int, length: int, seed: int
-    ) -> None:
-        super().__init__()
-        self.embed, self.head = nn.Linear(1, dim), nn.Linear(dim, CLASSES)
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(layers))
-        config = DecoderConfig(
-            vocab_size=1, dim=dim, layers=layers, max_length=length, positions="none",
-            mixers=(mixer,), mixer_settings={mixer: given},
-        )  # fmt: skip
-        begin(self, seed)
-        made = [factory(mixer)(config, layer) for layer in range(layers)]
-        for layer, each in enumerate(made):
-            each.initialise(torch.Generator().manual_seed(derive(seed, "mixer", layer)))
-        self.mixers = nn.ModuleList(made)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Sequences (B, L) to logits (B, 10)."""
-        h = self.embed(x[..., None])
-        placement = Placement(len(x), x.shape[1], x.device)
-        for norm, mixer in zip(self.norms, self.mixers, strict=True):
-            h = h + mixer(norm(h), placement)
-        result: torch.Tensor = self.head(h.mean(dim=1))
-        return result
-
-
-class Recurrent(nn.Module):
-    """Layers of an LSTM or a GRU, the mean over positions, and a head."""
-
-    def __init__(self, cell: str, *, dim: int, layers: int, seed: int) -> None:
-        super().__init__()
-        self.net: Any = (nn.LSTM if cell == "LSTM" else nn.GRU)(1, dim, layers, batch_first=True)
-        self.head = nn.Linear(dim, CLASSES)
-        bound = 1 / math.sqrt(dim)  # as torch has it, from a generator
-        draw = torch.Generator().manual_seed(derive(seed, "recurrent"))
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.uniform_(-bound, bound, generator=draw)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Sequences (B, L) to logits (B, 10)."""
-        result: torch.Tensor = self.head(self.net(x[..., None])[0].mean(dim=1))
-        return result
-
-
-class Encoder(nn.Module):
-    """A pre-norm Transformer that sees both ways, with learned positions; the mean, and a head."""
-
-    def __init__(self, *, dim: int, layers: int, length: int, seed: int) -> None:
-        super().__init__()
-        self.embed, self.head = nn.Linear(1, dim), nn.Linear(dim, CLASSES)
-        self.place = nn.Parameter(torch.zeros(length, dim))
-        block = nn.TransformerEncoderLayer(
-            dim, 4, 3 * dim, dropout=0.0, batch_first=True, norm_first=True, activation="gelu"
-        )
-        self.blocks = nn.TransformerEncoder(block, layers, enable_nested_tensor=False)
-        begin(self, seed)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Sequences (B, L) to logits (B, 10)."""
-        result: torch.Tensor = self.head(self.blocks(self.embed(x[..., None]) + self.place).mean(dim=1))
-        return result
-
-
-def made(arm: str, budget: Budget, seed: int) -> nn.Module:
+def made(arm: str, budget: Budget, seed: int) -> Classifier:
     """The network of an arm ("S4D-Lin", "S4D-Real", "LSTM", "GRU", "Transformer").
 
     S4D has the budget's width; the others the one that comes nearest to its number of parameters.
     """
-    dim = budget.width
-
-    def sized(width: int) -> nn.Module:
-        if arm == "Transformer":
-            return Encoder(dim=width, layers=budget.layers, length=budget.length, seed=seed)
-        return Recurrent(arm, dim=width, layers=max(1, budget.layers - 1), seed=seed)
-
-    def s4d(init: str) -> nn.Module:
-        given: dict[str, Setting] = {"state": budget.state, "init": init}
-        return OnMixer("s4d", given, dim=dim, layers=budget.layers, length=budget.length, seed=seed)
-
+    init = "real" if arm == "S4D-Real" else "lin"
+    s4d = ClassifierConfig(
+        classes=CLASSES,
+        channels=1,
+        max_length=budget.length,
+        dim=budget.width,
+        layers=budget.layers,
+        mixers=("s4d",),
+        mixer_settings={"s4d": {"state": budget.state, "init": init}},
+    )
     if arm.startswith("S4D"):
-        return s4d("real" if arm == "S4D-Real" else "lin")
-    wanted = parameters(s4d("lin"))
-    # Four heads of the Transformer must divide its width; parameters grow with it.
-    widths = range(4, 4 * dim + 1, 4 if arm == "Transformer" else 1)
-    return min((sized(width) for width in widths), key=lambda model: abs(parameters(model) - wanted))
+        return Classifier(s4d, seed=seed)
+    given: dict[str, Any] = {"classes": CLASSES, "channels": 1, "max_length": budget.length}
+    if arm == "Transformer":
+        given |= {
+            "layers": budget.layers, "mixers": ("attention",), "both_ways": True, "positions": "learned",
+        }  # fmt: skip
+    else:
+        given |= {"layers": max(1, budget.layers - 1), "mixers": (arm.lower(),)}
+    wanted = parameters(Classifier(s4d, seed=None))
+    # Heads must divide the Transformer's width.
+    config = sized(ClassifierConfig(**given), wanted, multiple=4 if arm == "Transformer" else 1)
+    return Classifier(config, seed=seed)
 
 
 def flattened(images: NDArray[np.float32], length: int) -> NDArray[np.float32]:
@@ -137,36 +68,35 @@ def accuracy(arm: str, budget: Budget, seed: int, *, shuffled: bool = False) -> 
         shuffled: every image's pixels in an order of their own, in training and test.
 
     Returns:
-        "accuracy" on test images, "lr" and "parameters".
+        "accuracy" on test images, "lr" and "parameters"; "accuracy" is NaN if every training diverged.
     """
-    from posterhall.train import TrainSettings, fit
-
     images: Images = digits(seed)
     order = generator(seed, "pixels")
     x, held = (flattened(each, budget.length) for each in (images.train, images.test))
     if shuffled:
         x, held = order.permuted(x, axis=1), order.permuted(held, axis=1)
-    y = images.train_classes
-    kept = 200  # for choosing the rate
-    best: tuple[float, float, nn.Module] | None = None
-    for rate in (float(each) for each in str(budget.rates).split(",")):
-        model = made(arm, budget, derive(seed, "weights"))
-        settings = TrainSettings(
-            lr=rate, steps=budget.steps, batch=64, warmup=0.05, weight_decay=0.01, log_every=budget.steps,
-            dtype="float32",
-        )  # fmt: skip
-        data = Shuffled(derive(seed, "batches"), x=x[kept:], y=y[kept:])
-        fit(model, data, objective=classification, settings=settings)
-        model.eval()
-        right = _right(model, x[:kept], y[:kept])
-        if best is None or right > best[0]:
-            best = right, rate, model
-    assert best is not None  # noqa: S101 - for the type checker
-    found = _right(best[2], held[: budget.tested], images.test_classes[: budget.tested])
-    return {"accuracy": found, "lr": best[1], "parameters": float(parameters(best[2]))}
+    y, tested = images.train_classes, int(budget.tested)
+    data = Divided(
+        _rows(x[_CHOOSING:], y[_CHOOSING:]),
+        _rows(x[:_CHOOSING], y[:_CHOOSING]),
+        _rows(held[:tested], images.test_classes[:tested]),
+        classes=CLASSES,
+    )
+    settings = TrainSettings(
+        steps=budget.steps, batch=64, warmup=0.05, weight_decay=0.01, log_every=budget.steps, dtype="float32"
+    )
+    tuned = tune(
+        lambda: made(arm, budget, derive(seed, "weights")),
+        data,
+        [float(each) for each in str(budget.rates).split(",")],
+        settings,
+        seed=derive(seed, "batches"),
+    )
+    if tuned.model is None:
+        return {"accuracy": math.nan, "lr": math.nan, "parameters": math.nan}
+    found = score(tuned.model, data.test)["accuracy"]
+    return {"accuracy": found, "lr": tuned.lr, "parameters": float(parameters(tuned.model))}
 
 
-def _right(model: nn.Module, x: NDArray[np.float32], y: NDArray[np.int64]) -> float:
-    with torch.no_grad():
-        logits = torch.cat([model(part) for part in torch.split(torch.from_numpy(x), _ROWS)])
-    return float((logits.argmax(dim=1).numpy() == y).mean())
+def _rows(x: NDArray[np.float32], y: NDArray[np.int64]) -> Sequences:
+    return Sequences(x[..., None], y, np.full(len(y), x.shape[1]))
