@@ -10,6 +10,7 @@ import typer
 
 from posterhall.cli.model_merge import merge
 from posterhall.cli.model_plan import plan
+from posterhall.cli.model_profile import profile
 from posterhall.cli.model_quantize import quantize
 from posterhall.cli.output import Json, Seed, Threads, emit_json, emit_table, printable
 from posterhall.errors import DataError, UsageError
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
     from posterhall.models.quantized import Quantization
 
 app = typer.Typer(
-    help="Generate text, see what a model is, quantise it, merge adapters, plan memory.", no_args_is_help=True
+    help="Generate text, see what a model is and where its time goes, quantise it, merge adapters, plan "
+    "memory.",
+    no_args_is_help=True,
 )
 app.command()(quantize)
 app.command()(merge)
 app.command()(plan)
+app.command()(profile)
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="Directory of a model or of a training run, or a hub id.")
@@ -173,7 +177,7 @@ def generate(
         raise DataError(
             f"{directory} has no tokenizer.json, so text cannot become tokens; save one beside it"
         )
-    place = _device(device)
+    place = device_of(device)
     decoder = causal.load(directory, dtype=dtype, device=place)
     small = None if draft is None else load_draft(draft, tokenizer, lookahead, dtype=dtype, device=place)
     counts = Speculation()
@@ -277,8 +281,8 @@ def _show_scores(judged: dict[str, Any]) -> None:
 
 
 _SHAPE = (
-    "vocab_size", "dim", "layers", "mixers", "heads", "kv_heads", "ffn_dim", "context", "positions",
-    "rope_theta", "tied",
+    "vocab_size", "dim", "layers", "mixers", "heads", "kv_heads", "ffn_dim", "ffn", "ffn_blocks", "context",
+    "positions", "rope_theta", "tied",
 )  # fmt: skip
 
 
@@ -300,7 +304,12 @@ def _read(path: Path | None) -> str:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; convert it first") from None
 
 
-def _device(name: str) -> Any:
+def device_of(name: str) -> Any:
+    """The device of a --device, tried.
+
+    Raises:
+        DataError: if it cannot be used.
+    """
     from posterhall.extras import torch
 
     try:
@@ -349,6 +358,8 @@ def _shape(config: DecoderConfig) -> dict[str, Any]:
         "heads": config.heads,
         "kv_heads": config.key_value_heads,
         "ffn_dim": config.feed_forward_dim,
+        "ffn": config.ffn,
+        "ffn_blocks": None if config.ffn == "dense" else config.ffn_blocks,
         "context": config.max_length,
         "positions": config.positions,
         "rope_theta": config.rope_theta if config.positions == "rotary" else None,
@@ -425,13 +436,14 @@ def _shape_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     tied = "tied" if facts["tied"] else "untied"
     named = ("embedding", "positions", "attention", "mixers", "feed_forward", "norms", "head")
     heads = f", {facts['heads']} heads ({facts['kv_heads']} of keys)" if facts["heads"] > 1 else ""
+    blocks = f" ({facts['ffn']}, {facts['ffn_blocks']} blocks)" if facts["ffn_blocks"] else ""
     base = f", rotary base {facts['rope_theta']:g}" if facts["rope_theta"] else ""
     return [
         ("architecture", f"{facts['architecture']}, {tied} head"),
         (
             "shape",
             f"{facts['layers']} layers of {facts['dim']} ({', '.join(facts['mixers'])}){heads}, "
-            f"feed-forward {facts['ffn_dim']}",
+            f"feed-forward {facts['ffn_dim']}{blocks}",
         ),
         ("context", f"{facts['context']:,} tokens{base}"),
         ("parameters", f"{parts['total']:,}; without embeddings {parts['non_embedding']:,}"),
