@@ -249,11 +249,16 @@ def test_the_tally_counts_what_looks_emergent_by_metric():
     ]
 
 
-def test_a_finding_survives_json():
+def test_an_infinite_score_is_null_in_json_and_flagged():
     import json
 
+    from posterhall.config import finite
+
     found = one(TOY.sampled_accuracy(SCALES, 20, 100, seed=0), n=100).to_dict()
-    assert json.loads(json.dumps(found, allow_nan=False))["score"] == "inf"
+    assert found["score"] == math.inf
+    printed = json.loads(json.dumps(finite(found), allow_nan=False))
+    assert printed["score"] is None
+    assert "resolution-limited" in printed["flags"]
 
 
 # -- correlation of single items --------------------------------------------------------------------

@@ -147,10 +147,11 @@ def draw_allocation(
         if unique_tokens is not None:
             axes[0].axhline(unique_tokens, color=_GREY, lw=0.8, ls=(0, (5, 2.5)))
             axes[0].text(
-                0.02,
+                0.98,
                 unique_tokens,
                 "unique tokens",
                 color=_GREY,
+                ha="right",
                 va="bottom",
                 transform=axes[0].get_yaxis_transform(),
             )
@@ -168,18 +169,21 @@ def _contours(axes: Axes, law: Law, flops: float, unique_tokens: float, found: A
     plane = views.contours(
         law, unique_tokens, epochs=(1.0, most), params=(found.params / 12, found.params * 12)
     )
+    # Before the contours: gaps for their labels are cut in the scale that the axes have then.
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(float(plane.epochs[0]), float(plane.epochs[-1]))
+    axes.set_ylim(float(plane.params[0]), float(plane.params[-1]))
     levels = np.quantile(plane.loss, np.linspace(0.02, 0.9, 14))
     lines = axes.contour(
         plane.epochs, plane.params, plane.loss, levels=np.unique(levels), cmap="viridis_r", linewidths=0.9
     )
-    axes.clabel(lines, fontsize=7, fmt="%.3f")
+    axes.clabel(lines, fontsize=7, fmt="%.3f", inline_spacing=2)
     epochs = plane.epochs
     axes.plot(epochs, flops / (6 * epochs * unique_tokens), color=_INK, lw=1.0, ls=(0, (5, 2.5)))
     axes.plot(found.epochs, found.params, "o", color=_RED, ms=6, zorder=3)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_ylim(float(plane.params[0]), float(plane.params[-1]))
-    axes.set_xlabel(f"epochs over {quantity(unique_tokens)} unique tokens")
+    billions = quantity(unique_tokens).replace(" G", " B")  # as the table has them
+    axes.set_xlabel(f"epochs over {billions} unique tokens")
     axes.set_ylabel("parameters")
     axes.set_title("loss; dashed is the budget")
 

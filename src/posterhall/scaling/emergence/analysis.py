@@ -64,7 +64,7 @@ class Finding:
         return "too few scales" if self.comparison is None else self.comparison.verdict
 
     def to_dict(self) -> dict[str, Any]:
-        """What `posterhall scale emergence --json` prints of it; infinities as text."""
+        """What `posterhall scale emergence --json` prints of it, which has null for an infinity."""
         s = self.series
         smooth = None if self.comparison is None else self.comparison.best("smooth")
         broken = None if self.comparison is None else self.comparison.best("break")
@@ -75,10 +75,10 @@ class Finding:
             "scales": s.scales.tolist(),
             "scores": s.scores.tolist(),
             "higher_is_better": s.higher_is_better,
-            "score": _number(self.score),
-            "normalised": _number(self.normalised),
+            "score": self.score,
+            "normalised": self.normalised,
             "linearity": self.linearity,
-            "interval": None if self.low is None else [_number(self.low), _number(self.high)],
+            "interval": None if self.low is None else [self.low, self.high],
             "resampled": self.method,
             "p": self.p,
             "q": self.q,
@@ -90,8 +90,8 @@ class Finding:
             "held_out": None
             if smooth is None or broken is None
             else {
-                "smooth": {"model": smooth.name, "error": smooth.held_out, "aicc": _number(smooth.aicc)},
-                "break": {"model": broken.name, "error": broken.held_out, "aicc": _number(broken.aicc)},
+                "smooth": {"model": smooth.name, "error": smooth.held_out, "aicc": smooth.aicc},
+                "break": {"model": broken.name, "error": broken.held_out, "aicc": broken.aicc},
             },
             "prediction": None
             if self.prediction is None
@@ -104,13 +104,6 @@ class Finding:
             "correlation": self.correlation,
             "flags": list(self.flags),
         }
-
-
-def _number(value: float | None) -> float | str | None:
-    """JSON has no infinity, and null would hide that a score is infinite."""
-    if value is None or np.isfinite(value):
-        return value
-    return "inf" if value > 0 else "-inf"
 
 
 def analyse(
