@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from posterhall.config import finite, plain
-from posterhall.errors import DataError
-from posterhall.models.config import Scalar, mixer_settings
 from posterhall.progress import Progress
 from posterhall.runs import Run, is_run, read_manifest, write_atomic
 
@@ -76,25 +74,6 @@ def evaluate(
         run.checkpoint(_DONE).unlink(missing_ok=True)
         run.finish(models=len(grid), table=found["table"])
     return found
-
-
-def parsed(arm: str) -> tuple[list[str], Mapping[str, Mapping[str, Scalar]]]:
-    """The mixers of an arm ("name", "name:setting=value:...", several with + between), and their settings.
-
-    Raises:
-        DataError: for an arm of another form.
-    """
-    names, entries = [], []
-    for part in arm.split("+"):
-        name, *given = (each.strip() for each in part.split(":"))
-        if not name or not all("=" in each for each in given):
-            raise DataError(
-                f"'{arm}' among the mixers; write a name, name:setting=value:setting=value, or several such "
-                "with + between"
-            )
-        names.append(name)
-        entries += [f"{name}.{each}" for each in given]
-    return names, mixer_settings(entries)
 
 
 def _work(

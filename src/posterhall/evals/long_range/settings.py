@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from posterhall.errors import DataError, did_you_mean
-from posterhall.evals.grids import parsed
+from posterhall.models.config import parsed_mixers
 
 if TYPE_CHECKING:
     from posterhall.data.labelled import Divided
@@ -200,7 +200,7 @@ class LongRangeSettings:
         )
 
     def _named(self, arm: str) -> tuple[list[str], dict[str, dict[str, bool | int | float | str | None]]]:
-        names, given = parsed(arm)
+        names, given = parsed_mixers(arm)
         if TRANSFORMER in names and (len(names) > 1 or given):
             raise DataError(
                 f"'{arm}' among the mixers; {TRANSFORMER} is a model by itself and has no settings; with + "

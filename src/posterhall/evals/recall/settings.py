@@ -10,8 +10,7 @@ from typing import Literal, get_args
 from posterhall.data.synthetic.in_context import AssociativeRecall, InductionHeads, SelectiveCopying
 from posterhall.data.synthetic.recall import Filler, Mqar, Task
 from posterhall.errors import DataError
-from posterhall.evals.grids import parsed
-from posterhall.models.config import DecoderConfig, Positions
+from posterhall.models.config import DecoderConfig, Positions, parsed_mixers
 
 Kind = Literal["mqar", "associative", "induction", "copying"]
 
@@ -141,7 +140,7 @@ class RecallSettings:
         Raises:
             DataError: for an arm that is not written as `mixers` tells, or a shape that cannot be.
         """
-        names, given = parsed(arm)
+        names, given = parsed_mixers(arm)
         return DecoderConfig(
             vocab_size=self.vocab,
             dim=width,
