@@ -19,7 +19,7 @@ COMMANDS = {
     "train": ("posterhall.cli.train:app", "Train language models."),
     "model": (
         "posterhall.cli.model:app",
-        "Generate text, see what a model is, quantise it, merge adapters, plan memory.",
+        "Generate text, see what a model is and costs, quantise it, merge adapters, plan memory.",
     ),
     "lm": ("posterhall.cli.lm:app", "Ask language models: one question, or the same of many documents."),
     "scale": ("posterhall.cli.scale:app", "Scaling laws: fit, allocate, and look for emergence."),

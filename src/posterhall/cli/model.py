@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from posterhall.models.quantized import Quantization
 
 app = typer.Typer(
-    help="Generate text, see what a model is and where its time goes, quantise it, merge adapters, plan "
-    "memory.",
+    help="Generate text, see what a model is and costs, quantise it, merge adapters, plan memory.",
     no_args_is_help=True,
 )
 app.command()(quantize)
