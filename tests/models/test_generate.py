@@ -151,3 +151,13 @@ def test_what_cannot_be_is_refused():
         generate(MODEL, [[1], []])
     with pytest.raises(DataError, match="prompt 0 has 49 tokens"):
         generate(MODEL, [[1] * 49])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_refused(broken, temperature):
+    model = decoder()
+    with torch.no_grad():
+        model.norm.weight[0] = broken
+    with pytest.raises(DataError, match="logits are not finite"):
+        generate(model, [[1, 2, 3]], max_new_tokens=2, temperature=temperature)

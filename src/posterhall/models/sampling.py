@@ -67,7 +67,15 @@ class Draws:
         Args:
             logits: float32.
             uniforms: for each row what gives its next number in [0, 1); not called if it needs none.
+
+        Raises:
+            DataError: for a row whose largest logit is infinite or not a number.
         """
+        if not bool(logits.amax(dim=-1).isfinite().all()):
+            raise DataError(
+                "the model's logits are not finite, so that no token can be drawn; its weights are "
+                "broken, or too large for their dtype: load others, or take float32"
+            )
         if len(self._greedy) == self._rows:
             return logits.argmax(dim=-1)
         tokens = logits.new_empty(self._rows, dtype=torch.long)
