@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _MODULES = (
     "architectures", "best_of", "cache", "causal", "config", "counts", "decoder", "enumeration", "foreign",
-    "generate", "hub", "mixers", "plan", "quantized", "reward",
+    "generate", "hub", "mixers", "monarch", "operations", "plan", "profile", "quantized", "reward",
 )  # fmt: skip
 _NAMES = {
     "Cache": "cache",
