@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import chat_checkpoints
 import numpy as np
 import pytest
 
@@ -17,31 +18,6 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("safetensors")
 transformers.utils.logging.disable_progress_bar()
 
-TEMPLATE = (
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-SMALL = {"vocab_size": 260, "bos_token_id": 256, "eos_token_id": 256, "initializer_range": 0.3}
-WIDE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 96}
-SHAPES = {
-    "llama": lambda: transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(**SMALL, **WIDE, intermediate_size=48, num_key_value_heads=2)
-    ),
-    "gpt2": lambda: transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(**SMALL, n_embd=32, n_layer=2, n_head=4, n_positions=96)
-    ),
-    "gpt_neox": lambda: transformers.GPTNeoXForCausalLM(
-        transformers.GPTNeoXConfig(**SMALL, **WIDE, intermediate_size=48)
-    ),
-    # Its states are narrower than its layers.
-    "opt": lambda: transformers.OPTForCausalLM(
-        transformers.OPTConfig(
-            vocab_size=260, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4,
-            max_position_embeddings=96, word_embed_proj_dim=16, init_std=0.3, pad_token_id=257,
-            bos_token_id=256, eos_token_id=256,
-        )
-    ),
-}  # fmt: skip
 TALK = [
     [{"role": "user", "content": "say <|im_end|>"}, {"role": "assistant", "content": "good 3"}],
     [{"role": "user", "content": "say 1"}, {"role": "assistant", "content": "bad"}],
@@ -52,19 +28,7 @@ QUICK = {"lr": 3e-3, "batch": 4, "accumulate": 1, "steps": 4, "eval_fraction": 0
 @pytest.fixture
 def checkpoint(tmp_path):
     """`checkpoint(kind)`: a language model as transformers saves it, with a chat template."""
-
-    def make(kind):
-        torch.manual_seed(0)
-        directory = tmp_path / kind
-        SHAPES[kind]().save_pretrained(directory)
-        ByteTokenizer().save(directory)
-        made = transformers.AutoTokenizer.from_pretrained(directory)
-        made.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
-        made.chat_template = TEMPLATE
-        made.save_pretrained(directory)
-        return directory
-
-    return make
+    return lambda kind: chat_checkpoints.write(tmp_path / kind, kind)
 
 
 @pytest.fixture
@@ -108,7 +72,7 @@ def logits(classifier, directory, talk=TALK):
     return np.array(found)
 
 
-@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox", "opt"])
 def test_transformers_reads_whole_models_with_the_same_logits(checkpoint, pairs, tmp_path, kind):
     done = trained(checkpoint(kind), pairs, tmp_path / "run")
     assert done["saved"] == "model"
@@ -116,7 +80,7 @@ def test_transformers_reads_whole_models_with_the_same_logits(checkpoint, pairs,
     directory = tmp_path / "run" / "artifacts" / "model"
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(directory)
     assert theirs.config.num_labels == 1
-    assert chat_template.load(directory).source == TEMPLATE
+    assert chat_template.load(directory).source == chat_checkpoints.TEMPLATE
     found = scores(tmp_path / "run")
     np.testing.assert_allclose(logits(theirs, directory), found + done["reward_offset"], atol=1e-4)
     assert found[0] != pytest.approx(found[1], abs=1e-3)
@@ -225,7 +189,10 @@ def test_what_is_no_reward_model_or_no_language_model_is_refused_by_name(checkpo
 
 def test_what_transformers_has_no_classifier_of_is_refused_before_training(tmp_path, pairs):
     torch.manual_seed(0)
-    config = transformers.CodeGenConfig(**SMALL, n_embd=32, n_layer=1, n_head=4, n_positions=64, rotary_dim=4)
+    config = transformers.CodeGenConfig(
+        vocab_size=258, n_embd=32, n_layer=1, n_head=4, n_positions=64, rotary_dim=4, bos_token_id=256,
+        eos_token_id=256,
+    )  # fmt: skip
     transformers.CodeGenForCausalLM(config).save_pretrained(tmp_path / "model")
     ByteTokenizer().save(tmp_path / "model")
     with pytest.raises(DataError, match="no classifier of CodeGenForCausalLM's states"):
