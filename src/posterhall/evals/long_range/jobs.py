@@ -33,7 +33,7 @@ def evaluate(
     Args:
         settings: the grid; None means the defaults.
         out: directory of the run, whose metrics hold every evaluation; None keeps nothing.
-        keep: save the models in the run (artifacts/models); `posterhall.models.classifier_files.load` reads
+        keep: save the models in the run (artifacts/models); `posterhall.models.classifier.load` reads
             them.
         resume: go on with the run that is there: models that are finished are not trained again.
         quiet: no progress on stderr.

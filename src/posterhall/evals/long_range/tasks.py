@@ -74,8 +74,8 @@ def _generated(settings: LongRangeSettings, length: int, seed: int) -> Divided:
         ("validation", settings.validation_rows),
         ("test", settings.test_rows),
     )
-    drawn = [task.draw(rows, seed=seed, split=split) for split, rows in parts]
-    return Divided(*drawn, classes=classes, vocab=vocab)
+    train, validation, test = (task.draw(rows, seed=seed, split=split) for split, rows in parts)
+    return Divided(train, validation, test, classes=classes, vocab=vocab)
 
 
 def _paths(settings: LongRangeSettings, length: int) -> Pathfinder:
@@ -175,5 +175,5 @@ def _sounds(settings: LongRangeSettings, length: int, seed: int, rate: float) ->
 
 
 def _mapped(data: Divided, change: Callable[[Sequences], Sequences]) -> Divided:
-    parts = (change(each) for each in (data.train, data.validation, data.test))
-    return Divided(*parts, classes=data.classes, vocab=data.vocab, refusals=data.refusals)
+    train, validation, test = (change(each) for each in (data.train, data.validation, data.test))
+    return dataclasses.replace(data, train=train, validation=validation, test=test)

@@ -207,7 +207,7 @@ def train(
     spent = time.process_time() - began
     model = tuned.model
     if model is not None and keep is not None:
-        from posterhall.models.classifier_files import save
+        from posterhall.models.classifier import save
 
         save(model, keep)
     frequent = int(np.bincount(data.train.labels).argmax())

@@ -47,7 +47,7 @@ class FullAttention(Attention):
             count = torch.tensor(placement.valid, device=x.device)
             mask = (torch.arange(tokens, device=x.device) < count[:, None])[:, None, None]
         mixed = functional.scaled_dot_product_attention(
-            *(each.transpose(1, 2) for each in (queries, keys, values)), attn_mask=mask
+            queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), attn_mask=mask
         )
         return cast("torch.Tensor", self.out(mixed.transpose(1, 2).reshape(batch, tokens, -1)))
 

@@ -13,7 +13,8 @@ from posterhall.config import plain
 from posterhall.errors import DataError, did_you_mean
 from posterhall.extras import require, torch
 from posterhall.models import hub
-from posterhall.models.classifier import RECURRENT, Classifier, ClassifierConfig
+from posterhall.models.classifier.config import RECURRENT, ClassifierConfig
+from posterhall.models.classifier.model import Classifier
 from posterhall.models.mixers import MIXERS
 from posterhall.runs.files import write_atomic
 
