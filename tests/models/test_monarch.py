@@ -232,3 +232,9 @@ def test_a_matrix_says_which_blocks_would_fit():
         DataError, match="5 blocks for a monarch matrix from 32 to 48 entries; 2, 4 would fit"
     ):
         Monarch(32, 48, 5)
+
+
+def test_what_has_no_linear_layers_of_a_known_name_is_not_quantised_on_loading(tmp_path):
+    save(decoder("monarch"), tmp_path / "model")
+    with pytest.raises(DataError, match="no linear layers are known that could be quantised"):
+        hub.load(tmp_path / "model", quantize="nf4")

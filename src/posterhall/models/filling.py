@@ -46,8 +46,11 @@ class Filling:
             if isinstance(model.get_submodule(piece.parameter.rpartition(".")[0]), FullPrecision)
         }
         if how is not None:
-            if not self._linear:
-                raise DataError("of this architecture no linear layers are known that could be quantised")
+            if not self._linear & self._needed.keys():
+                raise DataError(
+                    "of this architecture no linear layers are known that could be quantised; Llama's, Mamba's "
+                    "and Mamba-2's are"
+                )
             quantized.check_skip(how, (name.removesuffix(".weight") for name in self._linear))
 
     def take(self, name: str, tensor: Any, file: Path) -> None:
