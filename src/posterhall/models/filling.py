@@ -48,8 +48,8 @@ class Filling:
         if how is not None:
             if not self._linear & self._needed.keys():
                 raise DataError(
-                    "of this architecture no linear layers are known that could be quantised; Llama's, Mamba's "
-                    "and Mamba-2's are"
+                    "of this architecture no linear layers are known that could be quantised; Llama's, "
+                    "Mamba's and Mamba-2's are"
                 )
             quantized.check_skip(how, (name.removesuffix(".weight") for name in self._linear))
 
