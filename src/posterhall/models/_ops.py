@@ -7,12 +7,37 @@ everything else torch's own operators (which are fused on accelerators).
 
 from __future__ import annotations
 
+import threading
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
+from posterhall import simd
 from posterhall.extras import functional, torch
-from posterhall.models import _attention_kernels, _kernels, _team
+from posterhall.models import _attention_kernels, _kernels, _team, _text_kernels, _tiles
+from posterhall.models.mixers import _lanes
+
+_shared = threading.local()
+
+
+@dataclass(frozen=True)
+class Texts:
+    """How tokens are divided into texts that do not see each other; see `_text_kernels`."""
+
+    texts: NDArray[np.int64]
+    """(texts, 3): the first of its stretches, the one after its last, and the tokens of its trunk."""
+    stretches: NDArray[np.int64]
+    """(stretches, 2): the first token, and the one after the last."""
+
+    @cached_property
+    def places(self) -> int:
+        """Tokens of the longest text, its stretches rounded up to whole tiles."""
+        rounded = -(-np.diff(self.stretches, axis=1)[:, 0] // _tiles.COLUMNS) * _tiles.COLUMNS
+        return int(np.add.reduceat(rounded, self.texts[:, 0]).max())
+
 
 _FEW_THREADS = 4
 """Up to so many threads, one pass by a single one costs less than torch's several by all. With more, only
@@ -59,6 +84,36 @@ def rotate(
     turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
     queries, keys = torch.split(turned, [heads, kv_heads], dim=2)
     return queries, keys, values
+
+
+def takes_texts(qkv: torch.Tensor, tasks: int) -> bool:
+    """Whether `attend_texts` is the one to take: float32 heads of whole tiles on AVX-512 (elsewhere its tiles
+    do not fit the registers), and a task for each thread."""
+    threads = torch.get_num_threads()
+    return (
+        simd.LANES == _lanes.WIDTH
+        and _is_plain(qkv)
+        and qkv.dtype == torch.float32
+        and qkv.shape[-1] % _tiles.COLUMNS == 0
+        and (threads == 1 or (tasks >= threads and _team.is_there()))
+    )
+
+
+def attend_texts(
+    qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int, texts: Texts
+) -> torch.Tensor:
+    """Rotate, and attend within each text to what is before, where `takes_texts` allows it.
+
+    Args:
+        qkv: (B, T, heads + 2 kv_heads, H).
+        cos, sin: (B or 1, T, 1, H / 2), of qkv's type.
+        heads: query heads.
+        texts: what the B T tokens are.
+
+    Returns:
+        (B, T, heads, H).
+    """
+    return cast("torch.Tensor", _Attend.apply(qkv, cos, sin, heads, texts))  # type: ignore[no-untyped-call]
 
 
 def is_step(*tensors: torch.Tensor) -> bool:
@@ -217,6 +272,52 @@ class _Rotate(torch.autograd.Function):
         turning = grads[0].shape[2] + grads[1].shape[2]
         # The transpose of a rotation is the rotation back.
         return _turned(torch.cat(grads, dim=2), cos, -sin, turning), None, None, None, None
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int, texts: Texts
+    ) -> torch.Tensor:
+        result = qkv.new_empty((*qkv.shape[:2], heads, qkv.shape[3]))
+        logs = qkv.new_empty((*qkv.shape[:2], heads))
+        _team.share("attend", *_told(qkv, cos, sin, heads, texts, result, logs))
+        ctx.save_for_backward(qkv, cos, sin, result, logs)
+        ctx.heads, ctx.texts = heads, texts
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
+        qkv, cos, sin, result, logs = ctx.saved_tensors
+        grad_qkv = torch.empty_like(qkv, memory_format=torch.contiguous_format)
+        _team.share(
+            "attend_backward",
+            *_told(qkv, cos, sin, ctx.heads, ctx.texts, result, logs),
+            _array(grads[0], *result.shape),
+            _array(grad_qkv, *qkv.shape),
+        )
+        return grad_qkv, None, None, None, None
+
+
+def _told(
+    qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int, texts: Texts, *results: torch.Tensor
+) -> list[Any]:
+    """What the passes over texts are told."""
+    batch, tokens, width, size = qkv.shape
+    angles, room = cos.shape[0] * tokens, _text_kernels.needed(texts.places, size)
+    return [
+        len(texts.texts), (width - heads) // 2, heads, size, batch * tokens, angles, len(texts.stretches),
+        room, texts.texts, texts.stretches, _room(room * torch.get_num_threads()),
+        *(_array(each, -1) for each in (qkv, cos, sin, *results)),
+    ]  # fmt: skip
+
+
+def _room(entries: int) -> NDArray[np.float32]:
+    """Scratch memory of this thread, which only grows: fresh pages would cost as much as a pass."""
+    if getattr(_shared, "room", None) is None or len(_shared.room) < entries:
+        _shared.room = torch.empty(entries, dtype=torch.float32).numpy()
+    found: NDArray[np.float32] = _shared.room
+    return found
 
 
 def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, turning: int) -> torch.Tensor:

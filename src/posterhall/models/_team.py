@@ -23,16 +23,18 @@ from numba import carray, cfunc, types
 from numba.extending import intrinsic
 
 from posterhall.extras import torch
-from posterhall.models import _kernels
+from posterhall.models import _kernels, _text_kernels
 
 BLOCK = 16
 """Rows that a thread takes at a time."""
 _LEAST = 1 << 15
 """Entries below which handing over costs more than it gains."""
+_ENTRIES = 20
+"""Numbers that a pass is told, the first and the last of which its threads count on."""
 
 _Body = Callable[[Any], None]
 _SIGNATURE = types.void(types.CPointer(types.int64))
-_OPTIONS = {"cache": True, "nopython": True, "error_model": "numpy", "fastmath": _kernels.OPTIONS["fastmath"]}
+_OPTIONS = {"cache": True, "nopython": True, "error_model": "numpy"}
 
 
 def is_worth(entries: int) -> bool:
@@ -50,15 +52,16 @@ def share(body: str, *arguments: Any) -> None:
 
     Args:
         body: its name.
-        arguments: what it takes, in order: numbers, and contiguous arrays of float32.
+        arguments: what it takes, in order: numbers, and contiguous arrays.
     """
-    table = np.zeros(16, dtype=np.int64)
+    table = np.zeros(_ENTRIES, dtype=np.int64)
     for i, each in enumerate(arguments, 1):
         table[i] = each.ctypes.data if isinstance(each, np.ndarray) else int(each)
-    library = _library()
-    if library is None:
-        raise RuntimeError("no OpenMP library to share a pass on; ask is_worth first")
-    library(_address(body), table.ctypes.data, torch.get_num_threads(), 0)
+    library, threads = _library(), torch.get_num_threads()
+    if library is None or threads == 1:
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_address(body))(table.ctypes.data)
+    else:
+        library(_address(body), table.ctypes.data, threads, 0)
 
 
 @functools.cache
@@ -84,13 +87,14 @@ def _address(body: str) -> int:
 
 
 @intrinsic
-def _claim(typing_context: Any, table: Any) -> Any:
-    """The next block's number: entry 0 of the table, increased by one for all threads at once."""
+def _count(typing_context: Any, table: Any, entry: Any) -> Any:
+    """An entry of the table, increased by one for all threads at once."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.atomic_rmw("add", args[0], ir.Constant(ir.IntType(64), 1), "monotonic")
+        place = builder.gep(args[0], [args[1]])
+        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
 
-    return types.int64(table), codegen
+    return types.int64(table, types.intp), codegen
 
 
 @intrinsic
@@ -103,15 +107,25 @@ def _floats(typing_context: Any, address: Any) -> Any:
     return types.CPointer(types.float32)(types.int64), codegen
 
 
+@intrinsic
+def _integers(typing_context: Any, address: Any) -> Any:
+    """An address as a pointer to int64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+
+    return types.CPointer(types.int64)(types.int64), codegen
+
+
 def _rms_norm(table: Any) -> None:
     """Rows, dim, eps' bits as an array of one, x, gain, out, inverse; see `_kernels.rms_norm`."""
-    t = carray(table, (16,))
+    t = carray(table, (_ENTRIES,))
     rows, dim = t[1], t[2]
     eps = carray(_floats(t[3]), (1,))
     x, gain = carray(_floats(t[4]), (rows, dim)), carray(_floats(t[5]), (dim,))
     out, inverse = carray(_floats(t[6]), (rows, dim)), carray(_floats(t[7]), (rows,))
     while True:
-        first = _claim(table) * BLOCK
+        first = _count(table, 0) * BLOCK
         if first >= rows:
             return
         last = min(first + BLOCK, rows)
@@ -120,14 +134,14 @@ def _rms_norm(table: Any) -> None:
 
 def _rms_norm_backward(table: Any) -> None:
     """Rows, dim, x, gain, inverse, grad, grad_x, grad_gain (a row of it for each block, zeros)."""
-    t = carray(table, (16,))
+    t = carray(table, (_ENTRIES,))
     rows, dim = t[1], t[2]
     x, gain = carray(_floats(t[3]), (rows, dim)), carray(_floats(t[4]), (dim,))
     inverse, grad = carray(_floats(t[5]), (rows,)), carray(_floats(t[6]), (rows, dim))
     grad_x = carray(_floats(t[7]), (rows, dim))
     grad_gain = carray(_floats(t[8]), ((rows + BLOCK - 1) // BLOCK, dim))
     while True:
-        block = _claim(table)
+        block = _count(table, 0)
         first = block * BLOCK
         if first >= rows:
             return
@@ -140,11 +154,11 @@ def _rms_norm_backward(table: Any) -> None:
 
 def _swiglu(table: Any) -> None:
     """Rows, width, gate_up, out; see `_kernels.swiglu`."""
-    t = carray(table, (16,))
+    t = carray(table, (_ENTRIES,))
     rows, width = t[1], t[2]
     gate_up, out = carray(_floats(t[3]), (rows, 2 * width)), carray(_floats(t[4]), (rows, width))
     while True:
-        first = _claim(table) * BLOCK
+        first = _count(table, 0) * BLOCK
         if first >= rows:
             return
         last = min(first + BLOCK, rows)
@@ -153,12 +167,12 @@ def _swiglu(table: Any) -> None:
 
 def _swiglu_backward(table: Any) -> None:
     """Rows, width, gate_up, grad, out; see `_kernels.swiglu_backward`."""
-    t = carray(table, (16,))
+    t = carray(table, (_ENTRIES,))
     rows, width = t[1], t[2]
     gate_up, grad = carray(_floats(t[3]), (rows, 2 * width)), carray(_floats(t[4]), (rows, width))
     out = carray(_floats(t[5]), (rows, 2 * width))
     while True:
-        first = _claim(table) * BLOCK
+        first = _count(table, 0) * BLOCK
         if first >= rows:
             return
         last = min(first + BLOCK, rows)
@@ -167,7 +181,7 @@ def _swiglu_backward(table: Any) -> None:
 
 def _rotate(table: Any) -> None:
     """Batch, tokens, heads, size, turning, rows of angles, x, cos, sin, out; see `_kernels.rotate`."""
-    t = carray(table, (16,))
+    t = carray(table, (_ENTRIES,))
     batch, tokens, heads, size, turning, angles = t[1], t[2], t[3], t[4], t[5], t[6]
     half = size // 2
     x = carray(_floats(t[7]), (batch, tokens, heads, size))
@@ -175,7 +189,7 @@ def _rotate(table: Any) -> None:
     out = carray(_floats(t[10]), (batch, tokens, heads, size))
     blocks = (tokens + BLOCK - 1) // BLOCK
     while True:
-        block = _claim(table)
+        block = _count(table, 0)
         if block >= batch * blocks:
             return
         b, first = block // blocks, (block % blocks) * BLOCK
@@ -190,10 +204,57 @@ def _rotate(table: Any) -> None:
         )
 
 
+def _attend(table: Any) -> None:
+    """Texts, heads of keys and of queries, size, tokens, angles, stretches, a thread's entries of room, then
+    texts (first and last stretch, trunk), stretches, room, qkv, cos, sin, out, logs; see
+    `_text_kernels.attend`."""
+    t = carray(table, (_ENTRIES,))
+    count, kv_heads, heads, size, tokens, angles = t[1], t[2], t[3], t[4], t[5], t[6]
+    texts, stretches = carray(_integers(t[9]), (count, 3)), carray(_integers(t[10]), (t[7], 2))
+    # Each thread takes a part of the room.
+    room = carray(_floats(t[11] + 4 * t[8] * _count(table, _ENTRIES - 1)), (t[8],))
+    qkv = carray(_floats(t[12]), (tokens, heads + 2 * kv_heads, size))
+    cos, sin = carray(_floats(t[13]), (angles, size // 2)), carray(_floats(t[14]), (angles, size // 2))
+    out, logs = carray(_floats(t[15]), (tokens, heads, size)), carray(_floats(t[16]), (tokens, heads))
+    while True:
+        task = _count(table, 0)
+        if task >= count * kv_heads:
+            return
+        text = texts[task // kv_heads]
+        _text_kernels.attend(
+            qkv, cos, sin, stretches[text[0] : text[1]], text[2], heads, task % kv_heads, room, out, logs
+        )
+
+
+def _attend_backward(table: Any) -> None:
+    """As `_attend`, then grad and grad_qkv; see `_text_kernels.attend_backward`."""
+    t = carray(table, (_ENTRIES,))
+    count, kv_heads, heads, size, tokens, angles = t[1], t[2], t[3], t[4], t[5], t[6]
+    texts, stretches = carray(_integers(t[9]), (count, 3)), carray(_integers(t[10]), (t[7], 2))
+    # Each thread takes a part of the room.
+    room = carray(_floats(t[11] + 4 * t[8] * _count(table, _ENTRIES - 1)), (t[8],))
+    qkv = carray(_floats(t[12]), (tokens, heads + 2 * kv_heads, size))
+    cos, sin = carray(_floats(t[13]), (angles, size // 2)), carray(_floats(t[14]), (angles, size // 2))
+    out, logs = carray(_floats(t[15]), (tokens, heads, size)), carray(_floats(t[16]), (tokens, heads))
+    grad = carray(_floats(t[17]), (tokens, heads, size))
+    grad_qkv = carray(_floats(t[18]), (tokens, heads + 2 * kv_heads, size))
+    while True:
+        task = _count(table, 0)
+        if task >= count * kv_heads:
+            return
+        text = texts[task // kv_heads]
+        _text_kernels.attend_backward(
+            qkv, cos, sin, stretches[text[0] : text[1]], text[2], heads, task % kv_heads, room, out, logs,
+            grad, grad_qkv,
+        )  # fmt: skip
+
+
 _BODIES: dict[str, _Body] = {
     "rms_norm": _rms_norm,
     "rms_norm_backward": _rms_norm_backward,
     "swiglu": _swiglu,
     "swiglu_backward": _swiglu_backward,
     "rotate": _rotate,
+    "attend": _attend,
+    "attend_backward": _attend_backward,
 }

@@ -56,6 +56,12 @@ class Attention(nn.Module):
         even = self.head_dim % 2 == 0  # what the step's kernel takes; always so with rotary positions
         if state is not None and tokens == 1 and even and _ops.is_step(qkv, state.kept):
             return cast("torch.Tensor", self.out(self._step(qkv, placement, state)))
+        texts = max(batch, len(placement.trees or ()))  # at least
+        if state is None and _ops.takes_texts(qkv, texts * self.kv_heads):
+            table = rotary_table(self.head_dim, self.max_length, self.theta, qkv.dtype, placement.device)
+            told = branching.texts(placement)
+            mixed = _ops.attend_texts(qkv, *turns(table, placement), self.heads, told)
+            return cast("torch.Tensor", self.out(mixed.view(batch, tokens, -1)))
         if self.theta is None:
             queries, keys, values = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], dim=2)
         else:

@@ -7,10 +7,42 @@ causal text, and every further branch meets trunk and itself.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+import numpy as np
 
 from posterhall.extras import functional, torch
-from posterhall.models.mixers import Tree
+from posterhall.models._ops import Texts
+from posterhall.models.mixers import Placement, Tree
+
+
+def texts(placement: Placement) -> Texts:
+    """What the tokens of a pass without states are: rows, documents packed into rows, or trees."""
+    if placement.trees is not None:
+        return _of_trees(placement.trees)
+    starts = np.flatnonzero(placement.positions().numpy() == 0)
+    edges = np.append(starts, placement.batch * placement.tokens)
+    numbers = np.arange(len(edges) - 1)
+    return Texts(
+        np.stack((numbers, numbers + 1, np.diff(edges)), axis=1), np.stack((edges[:-1], edges[1:]), axis=1)
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _of_trees(trees: tuple[Tree, ...]) -> Texts:
+    """All layers of a pass ask for the same ones."""
+    found: list[tuple[int, int, int]] = []
+    stretches: list[tuple[int, int]] = []
+    at = 0
+    for tree in trees:
+        first = len(stretches)
+        lengths = (tree.trunk + sum(tree.branches[:1]), *tree.branches[1:])
+        stretches += [each for each in pairwise(accumulate(lengths, initial=at)) if each[0] < each[1]]
+        found.append((first, len(stretches), tree.trunk))
+        at += tree.tokens
+    return Texts(np.array(found, np.int64), np.array(stretches, np.int64))
 
 
 def attend(
