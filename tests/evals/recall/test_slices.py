@@ -201,6 +201,8 @@ def test_a_gap_of_nothing_is_told_as_undefined(model, text):
 
 
 def test_what_cannot_be_compared_or_scored_is_refused(model, text, tmp_path):
+    import safetensors.torch
+
     from posterhall.data.tokenizer import train_bpe
     from posterhall.evals.recall import sliced
 
@@ -211,6 +213,12 @@ def test_what_cannot_be_compared_or_scored_is_refused(model, text, tmp_path):
     empty.write_text("a")
     with pytest.raises(DataError, match="no context of 3 tokens"):
         sliced.evaluate([one], [empty], sliced.SliceSettings(context=48))
+    broken = model("broken")
+    weights = safetensors.torch.load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][0] = math.nan
+    safetensors.torch.save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match=r"broken gives .* no finite probability"):
+        sliced.evaluate([one, broken], [text], sliced.SliceSettings(context=48))
     other = model("other")
     (other / "tokenizer.json").unlink()
     train_bpe(["river lamp stone"], 280).save(other)

@@ -77,7 +77,8 @@ def evaluate(
         What slices.json holds; see docs/reference/json.md.
 
     Raises:
-        DataError: for models on different tokenizers, a context longer than a model's, or no token.
+        DataError: for models on different tokenizers, a context longer than a model's, no token, or a model
+            whose probabilities are not finite.
     """
     settings = settings or SliceSettings()
     from posterhall.data import tokenizer as tokenizers
@@ -186,7 +187,14 @@ def _work(
                 for row, loss in zip(rows, nll(model, [cut[i] for i in rows]), strict=True):
                     losses[row] = loss
                 progress.update(number * len(cut) + first + len(rows))
-            parts.append(slices.cut(np.concatenate(losses), chosen))
+            together = np.concatenate(losses)
+            without = int((~np.isfinite(together)).sum())
+            if without:
+                raise DataError(
+                    f"{name} gives {without:,} of {len(together):,} tokens no finite probability; its weights "
+                    "are broken, take another checkpoint"
+                )
+            parts.append(slices.cut(together, chosen))
             everything, inside, outside = parts[-1]
             told.append(
                 {
