@@ -191,8 +191,8 @@ def _work(
             without = int((~np.isfinite(together)).sum())
             if without:
                 raise DataError(
-                    f"{name} gives {without:,} of {len(together):,} tokens no finite probability; its weights "
-                    "are broken, take another checkpoint"
+                    f"{name} gives {without:,} of {len(together):,} tokens no finite probability; its "
+                    "weights are broken, take another checkpoint"
                 )
             parts.append(slices.cut(together, chosen))
             everything, inside, outside = parts[-1]
