@@ -176,3 +176,16 @@ def test_the_input_is_never_written_over(posterhall, folder):
     before = path.read_bytes()
     assert "overwritten" in posterhall("data", "dedup", folder, "-o", path, code=4).err
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "command", [("stats",), ("dedup",), ("filter", "--score", "words"), ("mix", "--bytes", "99")]
+)
+def test_a_document_may_be_larger_if_that_is_said(posterhall, tmp_path, command):
+    path = tmp_path / "long.jsonl"
+    path.write_text(json.dumps({"text": "a word " * 60}) + "\n")
+    verb, *more = command
+    out = [] if verb == "stats" else ["-o", tmp_path / "out.jsonl"]
+    said = posterhall("data", verb, path, *more, *out, "--quiet", "--max-document", "100B", code=4).err
+    assert "longer than 100 bytes" in said
+    posterhall("data", verb, path, *more, *out, "--quiet", "--max-document", "1kB")

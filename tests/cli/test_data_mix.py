@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from posterhall.cli.data_mix import amount
+from posterhall.cli.pools import amount
 from posterhall.errors import UsageError
 
 
@@ -87,11 +87,31 @@ def test_what_is_wrong_is_one_line(posterhall, folder, arguments, code, message)
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1e8", 10**8), ("100M", 10**8), ("2k", 2000), ("1_000", 1000), ("1.5G", 1_500_000_000)],
+    [
+        ("1e8", 10**8),
+        ("100M", 10**8),
+        ("2k", 2000),
+        ("1_000", 1000),
+        ("1.5G", 1_500_000_000),
+        ("2b", 2 * 10**9),
+    ],
 )
-def test_amounts(text, value):
+def test_amounts_of_tokens(text, value):
     assert amount(text, "--tokens") == value
-    assert amount("2GB", "--bytes") == 2_000_000_000
-    for wrong in ("", "-1", "0", "x", "nan", "1e30"):
-        with pytest.raises(UsageError):
-            amount(wrong, "--tokens")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("2GB", 2 * 10**9), ("5 MB", 5 * 10**6), ("1GiB", 2**30), ("1.5Ki", 1536), ("700b", 700), ("1e3", 1000)],
+)
+def test_amounts_of_bytes(text, value):
+    assert amount(text, "--bytes", of_bytes=True) == value
+
+
+@pytest.mark.parametrize("text", ["", "-1", "0", "x", "nan", "1e30", "1.2.3", "1Kix"])
+@pytest.mark.parametrize("of_bytes", [False, True])
+def test_what_is_no_amount(text, of_bytes):
+    with pytest.raises(UsageError, match="--budget is"):
+        amount(text, "--budget", of_bytes=of_bytes)
+    with pytest.raises(UsageError):
+        amount("5bb" if of_bytes else "1Gi", "--budget", of_bytes=of_bytes)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from posterhall.cli import data_dedup, data_filter, data_mix, data_pairs
+from posterhall.cli import data_dedup, data_filter, data_mix, data_pairs, pools
 from posterhall.cli.output import Json, Quiet, Threads, emit_json, emit_table
 from posterhall.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from posterhall.data.corpus import Corpus
-    from posterhall.data.phrases import Watch
 
 app = typer.Typer(
     help="Text before training: phrases, duplicates, filters, mixtures, statistics.", no_args_is_help=True
@@ -80,7 +77,7 @@ def phrases(
             "--phrases", metavar="FILE", help="Join the phrases of such a file instead of finding any."
         ),
     ] = None,
-    encoding_errors: data_filter.Errors = "strict",
+    encoding_errors: pools.Errors = "strict",
     threads: Threads = None,
     top: Top = 20,
     json: Json = False,
@@ -112,7 +109,7 @@ def phrases(
         threads=threads or devices.cores(),
     )
     words: tuple[int, int] | None = None
-    with _progress(quiet) as watch:
+    with pools.stages(quiet, _unit) as watch:
         if known is not None:
             joiner.load(known)
         else:
@@ -168,7 +165,7 @@ def vocabulary(
     drop: Annotated[
         Path | None, typer.Option("--drop", help="File of words to leave out, one a line.")
     ] = None,
-    encoding_errors: data_filter.Errors = "strict",
+    encoding_errors: pools.Errors = "strict",
     threads: Threads = None,
     top: Top = 20,
     json: Json = False,
@@ -180,7 +177,7 @@ def vocabulary(
     from posterhall import devices
     from posterhall.data.corpus import count
 
-    with _progress(quiet) as watch:
+    with pools.stages(quiet, _unit) as watch:
         size = source.size
         source.on_bytes = lambda done: watch("count", done, size)
         counted = count(
@@ -220,7 +217,7 @@ def vocabulary(
 @app.command()
 def stats(
     corpus: Texts = None,
-    encoding_errors: data_filter.Errors = "strict",
+    encoding_errors: pools.Errors = "strict",
     text_field: Annotated[
         str | None, typer.Option("--text-field", help="Of a pool: field that holds the text [text].")
     ] = None,
@@ -228,6 +225,7 @@ def stats(
         str | None,
         typer.Option("--split", help="Take plain text as a pool, a document each file, line or blank block."),
     ] = None,
+    max_document: pools.MaxDocument = None,
     threads: Threads = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -238,16 +236,17 @@ def stats(
     folders, .zst, or with --split): documents, their lengths, and the share of exact duplicates.
     """
     if corpus and (text_field or split or any(map(data_filter.is_pool, corpus))):
-        data_filter.describe_pool(
-            corpus, text_field or "text", split or "file", encoding_errors, json=json, quiet=quiet
-        )
+        reading = pools.reading(text_field or "text", split or "file", encoding_errors, max_document)
+        data_filter.describe_pool(corpus, reading, json=json, quiet=quiet)
         return
+    if max_document is not None:
+        raise UsageError("--max-document is of pools; a corpus is read a word at a time")
     source = _corpus(corpus or [], encoding_errors)
 
     from posterhall import devices
     from posterhall.data.statistics import describe
 
-    with _progress(quiet) as watch:
+    with pools.stages(quiet, _unit) as watch:
         size = source.size
         source.on_bytes = lambda done: watch("read", done, size)
         found = describe(source, threads=threads or devices.cores())
@@ -299,20 +298,5 @@ def _words(path: Path | str | None) -> list[str]:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; give a text file of words") from None
 
 
-@contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Watch]:
-    """A bar for each stage in turn."""
-    from posterhall.progress import Progress
-
-    with contextlib.ExitStack() as stack:
-        shown: dict[str, Any] = {}
-
-        def watch(stage: str, done: int, total: int | None) -> None:
-            if stage not in shown:
-                stack.close()  # the bar of the stage before
-                shown.clear()
-                unit = "words" if stage.startswith("pass") else "bytes"
-                shown[stage] = stack.enter_context(Progress(total, label=stage, unit=unit, quiet=quiet))
-            shown[stage].update(done)
-
-        yield watch
+def _unit(stage: str) -> str:
+    return "words" if stage.startswith("pass") else "bytes"

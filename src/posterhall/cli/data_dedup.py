@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from posterhall.cli.data_filter import (
-    Errors,
-    Ray,
-    RayAddress,
-    Split,
-    TextField,
-    UidField,
-    Work,
-    Workers,
-    work_of,
-)
+from posterhall.cli import pools
 from posterhall.cli.output import ConfigFile, Json, Quiet, Seed, Sets, Threads, emit_json, emit_table
 from posterhall.errors import UsageError, did_you_mean
 
@@ -32,12 +19,7 @@ _METHODS = ("minhash", "substring", "exact")
 
 
 def dedup(
-    pool: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="POOL...", help="JSON lines, Parquet or plain text, also .gz and .zst; files or folders."
-        ),
-    ] = None,
+    pool: pools.Items = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="What stays: .jsonl, .jsonl.gz, .jsonl.zst or .parquet."),
@@ -94,18 +76,19 @@ def dedup(
         Path | None,
         typer.Option("--report", metavar="FILE", help="Pairs and similarities; of substring, every span."),
     ] = None,
-    text_field: TextField = "text",
-    uid_field: UidField = None,
-    split: Split = "file",
-    encoding_errors: Errors = "strict",
+    text_field: pools.TextField = "text",
+    uid_field: pools.UidField = None,
+    split: pools.Split = "file",
+    encoding_errors: pools.Errors = "strict",
+    max_document: pools.MaxDocument = None,
     memory: Annotated[
         str | None,
         typer.Option("--memory", metavar="BYTES", help="Held at most, as 500MB or 2GB; more goes to disk."),
     ] = None,
-    workers: Workers = 1,
-    ray: Ray = False,
-    ray_address: RayAddress = None,
-    work: Work = None,
+    workers: pools.Workers = 1,
+    ray: pools.Ray = False,
+    ray_address: pools.RayAddress = None,
+    work: pools.Work = None,
     config: ConfigFile = None,
     sets: Sets = None,
     seed: Seed = None,
@@ -131,7 +114,8 @@ def dedup(
     flags = {
         "keep": keep, "threshold": threshold, "ngram": ngram, "unit": unit, "bands": bands, "rows": rows,
         "normalise": normalise, "length": length, "search": search,
-        "memory": None if memory is None else _bytes(memory), "seed": seed, "threads": threads,
+        "memory": None if memory is None else pools.amount(memory, "--memory", of_bytes=True),
+        "seed": seed, "threads": threads,
     }  # fmt: skip
     settings = _settings(cls, method, flags, config, sets or [])
     if (score is not None) != (settings.keep == "best"):
@@ -140,16 +124,11 @@ def dedup(
         )
     if out is None and dropped is None and report is None and cut:
         raise UsageError("nothing would come of --cut: give -o FILE")
-    source = Pool.open(
-        pool,
-        text_field=text_field,
-        uid_field=uid_field,
-        split=cast("Any", split),
-        encoding_errors=cast("Any", encoding_errors),
-    )
+    reading = pools.reading(text_field, split, encoding_errors, max_document, uid_field)
+    source = Pool.open(pool, **reading)
     cluster = ray_address or ("local" if ray else None)
-    directory = work_of(out, work, spread=cluster is not None or workers > 1)
-    with _progress(quiet) as watch:
+    directory = pools.work_of(out, work, spread=cluster is not None or workers > 1)
+    with pools.stages(quiet, _unit) as watch:
         outcome = deduplicate(
             source,
             settings,
@@ -161,7 +140,7 @@ def dedup(
             directory=directory,
             workers=workers,
             ray=cluster,
-            watch=watch,
+            watch=lambda stage, done: watch(stage, done, None),  # files may be compressed: no end is known
         )
     if directory is not None and work is None:
         shutil.rmtree(directory)
@@ -249,40 +228,5 @@ def _show(method: str, outcome: Outcome, settings: Any, out: Path | None) -> Non
         print(f"\nwritten to {out}")
 
 
-_UNITS = {
-    "": 1,
-    "k": 10**3,
-    "m": 10**6,
-    "g": 10**9,
-    "t": 10**12,
-    "ki": 2**10,
-    "mi": 2**20,
-    "gi": 2**30,
-    "ti": 2**40,
-}
-
-
-def _bytes(text: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]i?|)b?", text.strip().lower())
-    if found is None:
-        raise UsageError(f"--memory is {text!r}; it must be a number of bytes, as 500MB, 2GB or 1GiB")
-    return int(float(found[1]) * _UNITS[found[2]])
-
-
-@contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str, int], None]]:
-    """A bar for each stage in turn, without an end: files may be compressed."""
-    from posterhall.progress import Progress
-
-    with contextlib.ExitStack() as stack:
-        shown: dict[str, Progress] = {}
-
-        def watch(stage: str, done: int) -> None:
-            if stage not in shown:
-                stack.close()  # the stage before
-                shown.clear()
-                unit = "files" if stage.endswith(" files") else "bytes"
-                shown[stage] = stack.enter_context(Progress(None, label=stage, unit=unit, quiet=quiet))
-            shown[stage].update(done)
-
-        yield watch
+def _unit(stage: str) -> str:
+    return "files" if stage.endswith("files") else "bytes"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from posterhall.cli import pools
 from posterhall.cli.output import Json, Quiet, emit_json, emit_table
 from posterhall.errors import UsageError
 
@@ -17,38 +17,9 @@ if TYPE_CHECKING:
     from posterhall.curation.filtering import Filtered
     from posterhall.curation.filters import Filter
 
-Items = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        metavar="POOL...", help="JSON lines, Parquet or plain text, also .gz and .zst; files or folders."
-    ),
-]
-TextField = Annotated[str, typer.Option("--text-field", help="Field that holds the text.")]
-UidField = Annotated[
-    str | None, typer.Option("--uid-field", help="Field that holds the uid [uid, else a hash of the text].")
-]
-Split = Annotated[
-    str, typer.Option("--split", help="A document of plain text is a: file, line or blank-line block.")
-]
-
-Errors = Annotated[
-    str, typer.Option("--encoding-errors", help="Bytes that are not UTF-8: strict, replace or ignore.")
-]
-Workers = Annotated[
-    int, typer.Option("--workers", min=1, help="Processes that read files (with --ray: its CPUs).")
-]
-Ray = Annotated[bool, typer.Option("--ray", help="Read files on a Ray cluster started here.")]
-RayAddress = Annotated[str | None, typer.Option("--ray-address", help="Read files on this Ray cluster.")]
-Work = Annotated[
-    Path | None,
-    typer.Option(
-        "--work", metavar="DIR", help="Keep what finished files gave, to go on after a kill [OUT.work]."
-    ),
-]
-
 
 def filter(
-    pool: Items = None,
+    pool: pools.Items = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help=".jsonl, .jsonl.gz, .jsonl.zst or .parquet.")
     ] = None,
@@ -96,14 +67,15 @@ def filter(
     min_count: Annotated[
         int, typer.Option("--min-count", help="Rarer words are unknown to the trained model.")
     ] = 1,
-    text_field: TextField = "text",
-    uid_field: UidField = None,
-    split: Split = "file",
-    encoding_errors: Errors = "strict",
-    workers: Workers = 1,
-    ray: Ray = False,
-    ray_address: RayAddress = None,
-    work: Work = None,
+    text_field: pools.TextField = "text",
+    uid_field: pools.UidField = None,
+    split: pools.Split = "file",
+    encoding_errors: pools.Errors = "strict",
+    max_document: pools.MaxDocument = None,
+    workers: pools.Workers = 1,
+    ray: pools.Ray = False,
+    ray_address: pools.RayAddress = None,
+    work: pools.Work = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -129,15 +101,13 @@ def filter(
     from posterhall.curation.pool import Pool
 
     filters = [parse(each) for each in keep or []]
-    reading: dict[str, Any] = {
-        "text_field": text_field, "uid_field": uid_field, "split": split, "encoding_errors": encoding_errors,
-    }  # fmt: skip
+    reading = pools.reading(text_field, split, encoding_errors, max_document, uid_field)
     source = Pool.open(pool, **reading)
     cluster = ray_address or ("local" if ray else None)
-    directory = work_of(out, work, spread=cluster is not None or workers > 1)
+    directory = pools.work_of(out, work, spread=cluster is not None or workers > 1)
     model: Path | NGramModel | None = perplexity_model
     unit: Any = perplexity_unit or ("words" if perplexity_train else None)
-    with progress(quiet) as watch:
+    with pools.stages(quiet, _unit) as watch:
         if perplexity_train:
             reference = Pool.open(perplexity_train, **reading)
             model = NGramModel.train(_texts(reference, watch), order=order, min_count=min_count, unit=unit)
@@ -157,15 +127,6 @@ def filter(
         emit_json(_result(done, filters, out, dropped))
     else:
         _show(done, filters, out)
-
-
-def work_of(out: Path | None, work: Path | None, *, spread: bool) -> Path | None:
-    """Where the results of single files go: the place named, one beside the output, or none."""
-    if work is not None or not spread:
-        return work
-    if out is None:
-        raise UsageError("give --work DIR for what the processes find, or -o FILE")
-    return out.with_name(f"{out.name}.work")
 
 
 def scores(json: Json = False) -> None:
@@ -190,20 +151,13 @@ def is_pool(path: Path) -> bool:
     return path.suffix == ".zst" or path.is_dir() or kind_of(path) != "text"
 
 
-def describe_pool(
-    paths: list[Path], text_field: str, split: str, encoding_errors: str, *, json: bool, quiet: bool
-) -> None:
+def describe_pool(paths: list[Path], reading: dict[str, Any], *, json: bool, quiet: bool) -> None:
     """Print what a pool holds."""
     from posterhall.curation.pool import Pool
     from posterhall.curation.statistics import QUANTILES, describe
 
-    pool = Pool.open(
-        paths,
-        text_field=text_field,
-        split=cast("Any", split),
-        encoding_errors=cast("Any", encoding_errors),
-    )
-    with progress(quiet) as watch:
+    pool = Pool.open(paths, **reading)
+    with pools.stages(quiet, _unit) as watch:
         found = describe(pool, observe=lambda done: watch("read", done, None))
     if json:
         emit_json(found)
@@ -229,6 +183,10 @@ def describe_pool(
         header=("a document", "mean", "min", "5 %", "25 %", "median", "75 %", "95 %", "max"),
         right=range(1, 9),
     )
+
+
+def _unit(stage: str) -> str:
+    return "files" if stage.endswith("files") else "items"
 
 
 def _texts(reference: Any, watch: Callable[[str, int, int | None], None]) -> Iterator[Any]:
@@ -284,22 +242,3 @@ def quantiles(column: Any) -> dict[str, float | int | None]:
         zip(("min", "p5", "p25", "median", "p75", "p95", "max"), cuts, strict=True)
     )
     return {**found, "missing": int(column.size - known.size)}
-
-
-@contextlib.contextmanager
-def progress(quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]:
-    """A bar for each stage in turn."""
-    from posterhall.progress import Progress
-
-    with contextlib.ExitStack() as stack:
-        shown: dict[str, Any] = {}
-
-        def watch(stage: str, done: int, total: int | None) -> None:
-            if stage not in shown:
-                stack.close()  # the bar of the stage before
-                shown.clear()
-                unit = "files" if stage.endswith("files") else "items"
-                shown[stage] = stack.enter_context(Progress(total, label=stage, unit=unit, quiet=quiet))
-            shown[stage].update(done)
-
-        yield watch

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from posterhall.cli.data_filter import Errors, Split, TextField, progress
+from posterhall.cli import pools
 from posterhall.cli.output import Json, Quiet, Seed, emit_json, emit_table
 from posterhall.errors import UsageError
 
@@ -41,9 +40,10 @@ def mix(
     tokenizer: Annotated[
         str, typer.Option("--tokenizer", metavar="byte|PATH", help="What --tokens counts in.")
     ] = "byte",
-    text_field: TextField = "text",
-    split: Split = "file",
-    encoding_errors: Errors = "strict",
+    text_field: pools.TextField = "text",
+    split: pools.Split = "file",
+    encoding_errors: pools.Errors = "strict",
+    max_document: pools.MaxDocument = None,
     seed: Seed = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -68,14 +68,16 @@ def mix(
 
     measure, unit = _measure(tokenizer) if tokens is not None else (mixing.byte_sizes, "bytes")
     unique = unique_tokens if tokens is not None else unique_bytes
-    with progress(quiet) as watch:
+    with pools.stages(quiet, lambda stage: "items") as watch:
         done = mixing.mix(
-            _sources(sources, text_field=text_field, split=split, encoding_errors=encoding_errors),
+            _sources(sources, pools.reading(text_field, split, encoding_errors, max_document)),
             out,
-            budget=amount(tokens or bytes_ or "", "--tokens" if tokens is not None else "--bytes"),
+            budget=pools.amount(tokens or bytes_ or "", f"--{unit}", of_bytes=tokens is None),
             measure=measure,
             unit=unit,
-            unique=None if unique is None else amount(unique, f"--unique-{unit}"),
+            unique=None
+            if unique is None
+            else pools.amount(unique, f"--unique-{unit}", of_bytes=tokens is None),
             seed=1 if seed is None else seed,
             watch=watch,
         )
@@ -97,27 +99,7 @@ def mix(
     print(f"{done.size:,} {unit} in {done.output}")
 
 
-def amount(text: str, option: str) -> int:
-    """A number of tokens or bytes: 1e8, 100M, 2GB, 250_000.
-
-    Raises:
-        UsageError: if it is none.
-    """
-    scales = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
-    word = text.strip().lower().replace("_", "").replace(",", "")
-    if option.endswith("bytes"):
-        word = word.removesuffix("b")
-    scale = word[-1:] if word[-1:] in scales else ""
-    try:
-        value = float(word.removesuffix(scale)) * scales[scale]
-    except ValueError:
-        value = math.nan
-    if not 1 <= value < 2**63:
-        raise UsageError(f"{option} is {text!r}; give a number of at least 1, as 1e8, 100M or 2G")
-    return round(value)
-
-
-def _sources(given: list[str], **reading: Any) -> list[Source]:
+def _sources(given: list[str], reading: dict[str, Any]) -> list[Source]:
     from posterhall.curation.mixing import Source
     from posterhall.curation.pool import Pool
 

@@ -376,7 +376,8 @@ def _paragraphs(lines: Iterator[tuple[int, bytes]], path: Path, limit: int) -> I
 
 def _too_large(where: str, limit: int, hint: str = "") -> DataError:
     return DataError(
-        f"{where}: a document of over {limit:,} bytes{hint}. Larger ones: raise max_document_bytes."
+        f"{where}: a document of over {limit:,} bytes{hint}. If it is one, raise max_document_bytes "
+        "(--max-document)."
     )
 
 
