@@ -71,11 +71,10 @@ def _line_blocks(path: Path, max_line_bytes: int) -> Iterator[tuple[bytes, int]]
         open_line = len(chunk) - end if end else open_line + len(chunk)
         if open_line > max_line_bytes:
             line += sum(part.count(b"\n") for part in (*held, chunk))
-            raise DataError(
-                f"{path}, line {line:,}: longer than {max_line_bytes:,} bytes; write one object a line"
-            )
+            raise _too_long(path, line, max_line_bytes)
         if end and size + end >= BLOCK_BYTES:
             block = b"".join((*held, chunk[:end]))
+            _check_lines(path, block, line, max_line_bytes)
             yield block, line
             line += block.count(b"\n")
             held, size = [chunk[end:]], len(chunk) - end
@@ -83,7 +82,24 @@ def _line_blocks(path: Path, max_line_bytes: int) -> Iterator[tuple[bytes, int]]
         held.append(chunk)
         size += len(chunk)
     if size:
-        yield b"".join(held) + b"\n", line
+        block = b"".join(held) + b"\n"
+        _check_lines(path, block, line, max_line_bytes)
+        yield block, line
+
+
+def _check_lines(path: Path, block: bytes, line: int, most: int) -> None:
+    """Refuse a line of over ``most`` bytes within a block."""
+    if len(block) > most:  # or there is nothing to look for
+        for number, raw in enumerate(block.split(b"\n"), line):
+            if len(raw) > most:
+                raise _too_long(path, number, most)
+
+
+def _too_long(path: Path, line: int, most: int) -> DataError:
+    return DataError(
+        f"{path}, line {line:,}: longer than {most:,} bytes; write one object a line. If it is one, raise "
+        "max_document_bytes (--max-document)"
+    )
 
 
 def _parse(block: bytes, known: Any, behaviour: str, uid_field: str) -> Any:
