@@ -125,6 +125,10 @@ def long_range(
         from posterhall.report.emergence_plot import checked_ending
 
         checked_ending(figure)
+    if settings.device != "cpu":
+        from posterhall.cli.model import device_of
+
+        device_of(settings.device)
     result = evaluate(settings, out=out, keep=keep, resume=resume, quiet=quiet)
     if figure is not None:
         from posterhall.report.long_range_plot import draw

@@ -84,12 +84,12 @@ def _paths(settings: LongRangeSettings, length: int) -> Pathfinder:
         task = path_x(side)
     else:
         scale = side / _PUBLISHED_SIDE
-        dashes = max(2, round(14 * scale))
+        dashes = max(2, int(14 * scale))
         task = Pathfinder(
             side,
             dashes=dashes,
             radius=min(1.5 * scale, side / 8),
-            distractors=round(5 * scale),
+            distractors=int(5 * scale),
             short=min(4, dashes),
         )
     dashes = settings.dashes if settings.dashes is not None else task.dashes
