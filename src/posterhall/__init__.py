@@ -6,8 +6,7 @@ Rooms are imported on first use (`posterhall.embeddings`, `posterhall.claims`, .
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
+from posterhall import lazy
 
 __version__ = "0.1.0"
 
@@ -37,12 +36,4 @@ _ROOMS = (
 
 __all__ = ["__version__", *_ROOMS]
 
-
-def __getattr__(name: str) -> ModuleType:
-    if name in _ROOMS:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module 'posterhall' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy.attributes(__name__, modules=_ROOMS)

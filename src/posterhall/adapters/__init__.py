@@ -10,8 +10,9 @@ Names and modules are imported on first use; only using them needs torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from posterhall import lazy
 
 if TYPE_CHECKING:
     from posterhall.adapters.lora import LoraLinear, LoraSettings
@@ -46,14 +47,4 @@ __all__ = [
     "save",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
-    if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module 'posterhall.adapters' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted((*__all__, *_MODULES))
+__getattr__, __dir__ = lazy.attributes(__name__, names=_NAMES, modules=_MODULES)

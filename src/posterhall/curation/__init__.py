@@ -8,8 +8,7 @@ a column, a filter keeps rows and remembers why it dropped the others. Modules a
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
+from posterhall import lazy
 
 _MODULES = (
     "dedup",
@@ -25,12 +24,4 @@ _MODULES = (
     "statistics",
 )
 
-
-def __getattr__(name: str) -> ModuleType:
-    if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module 'posterhall.curation' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted((*globals(), *_MODULES))
+__getattr__, __dir__ = lazy.attributes(__name__, modules=_MODULES)

@@ -9,8 +9,7 @@ machine with Python has, `.synthetic` is made here.
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
+from posterhall import lazy
 
 _MODULES = (
     "audio",
@@ -43,12 +42,4 @@ _MODULES = (
     "vocabulary",
 )
 
-
-def __getattr__(name: str) -> ModuleType:
-    if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module 'posterhall.data' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted((*globals(), *_MODULES))
+__getattr__, __dir__ = lazy.attributes(__name__, modules=_MODULES)

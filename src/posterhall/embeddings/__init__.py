@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from posterhall import lazy
 
 if TYPE_CHECKING:
     from posterhall.embeddings.formats import load, save
@@ -22,6 +23,24 @@ if TYPE_CHECKING:
 __all__ = ["CBOW", "Downpour", "SkipGram", "Word2VecSettings", "WordVectors", "load", "save"]
 
 # Imported on first use: asking vectors a question should not wait for the trainer.
+_MODULES = (
+    "analogies",
+    "ann",
+    "clusters",
+    "formats",
+    "huffman",
+    "jobs",
+    "parameter_server",
+    "plans",
+    "projection",
+    "recurrent",
+    "sampling",
+    "settings",
+    "similarity",
+    "trainer",
+    "vectors",
+    "word2vec",
+)
 _HOMES = {
     "CBOW": "word2vec",
     "Downpour": "parameter_server.training",
@@ -32,17 +51,4 @@ _HOMES = {
     "save": "formats",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    try:
-        return importlib.import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError as error:
-        if error.name != f"{__name__}.{name}":
-            raise
-        raise AttributeError(f"module '{__name__}' has no attribute {name!r}") from None
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy.attributes(__name__, names=_HOMES, modules=_MODULES)

@@ -8,19 +8,10 @@ that are trained to be compared), of which `.recall` and `.long_range` are made.
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
+from posterhall import lazy
 
 __all__ = [
     "grids", "harness", "items", "jobs", "long_range", "planning", "recall", "scores", "shots", "tasks",
 ]  # fmt: skip
 
-
-def __getattr__(name: str) -> ModuleType:
-    if name in __all__:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module 'posterhall.evals' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy.attributes(__name__, modules=__all__)

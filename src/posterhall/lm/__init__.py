@@ -20,8 +20,9 @@ one that needs no model (`echo`). `stack.connect` puts around any of them what a
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from posterhall import lazy
 
 if TYPE_CHECKING:
     from posterhall.lm.cached import Cached
@@ -94,12 +95,4 @@ _PLACES = {
     "connect": "connection",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
-    raise AttributeError(f"module 'posterhall.lm' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy.attributes(__name__, names=_PLACES)

@@ -9,17 +9,8 @@
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
+from posterhall import lazy
 
 __all__ = ["agreement", "emergence", "frontier", "probability", "text"]
 
-
-def __getattr__(name: str) -> ModuleType:
-    if name in __all__:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module '{__name__}' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy.attributes(__name__, modules=__all__)

@@ -6,17 +6,8 @@ Modules are imported on first use: `posterhall.objectives.lm`, `.ppo`, `.prefere
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
+from posterhall import lazy
 
 _MODULES = ("lm", "ppo", "preference", "products", "reward")
 
-
-def __getattr__(name: str) -> ModuleType:
-    if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module 'posterhall.objectives' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted((*globals(), *_MODULES))
+__getattr__, __dir__ = lazy.attributes(__name__, modules=_MODULES)

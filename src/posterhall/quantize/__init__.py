@@ -9,8 +9,9 @@ Names and modules are imported on first use; only layers and tensors need torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from posterhall import lazy
 
 if TYPE_CHECKING:
     from posterhall.quantize.blockwise import Quantized, bits_per_parameter, quantize
@@ -43,14 +44,4 @@ __all__ = [
     "quantize",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
-    if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module 'posterhall.quantize' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted((*__all__, *_MODULES))
+__getattr__, __dir__ = lazy.attributes(__name__, names=_NAMES, modules=_MODULES)

@@ -12,8 +12,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from posterhall import lazy
 
 if TYPE_CHECKING:
     from posterhall.scaling.allocate import Allocation
@@ -32,6 +33,23 @@ if TYPE_CHECKING:
     from posterhall.scaling.settings import FitSettings
     from posterhall.scaling.table import Runs, read
 
+_MODULES = (
+    "allocate",
+    "approaches",
+    "checks",
+    "constants",
+    "effective",
+    "emergence",
+    "files",
+    "fit",
+    "intervals",
+    "laws",
+    "problems",
+    "runs182",
+    "settings",
+    "table",
+    "views",
+)
 _PLACES = {
     "PUBLISHED": "constants",
     "Allocation": "allocate",
@@ -74,18 +92,5 @@ __all__ = [
     "useful_params",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # On first use, so that emergence does not load the kernels of the fits.
-    if name in _PLACES:
-        return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
-    try:
-        return importlib.import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError as error:
-        if error.name != f"{__name__}.{name}":
-            raise
-        raise AttributeError(f"module '{__name__}' has no attribute {name!r}") from None
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+# On first use, so that emergence does not load the kernels of the fits.
+__getattr__, __dir__ = lazy.attributes(__name__, names=_PLACES, modules=_MODULES)

@@ -12,8 +12,9 @@ A `Task` says what a kind of problem is and how a model is asked about it; `solv
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from posterhall import lazy
 
 if TYPE_CHECKING:
     from posterhall.search import tasks
@@ -63,14 +64,4 @@ _PLACES = {
     "solve_all": "jobs",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name == "tasks":
-        return importlib.import_module(f"{__name__}.tasks")
-    if name in _PLACES:
-        return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
-    raise AttributeError(f"module 'posterhall.search' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy.attributes(__name__, names=_PLACES, modules=("tasks",))

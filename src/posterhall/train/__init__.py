@@ -7,8 +7,9 @@ Names and modules are imported on first use; only training itself needs torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from posterhall import lazy
 
 if TYPE_CHECKING:
     from posterhall.train.dpo import PreferenceObjective, train_dpo
@@ -99,14 +100,4 @@ __all__ = [
     "train_sft",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
-    if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module '{__name__}' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted((*globals(), *_MODULES, *_NAMES))
+__getattr__, __dir__ = lazy.attributes(__name__, names=_NAMES, modules=_MODULES)

@@ -11,8 +11,7 @@ ones), `.paths` (distances and all shortest paths), `.conditions` (what is asked
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
+from posterhall import lazy
 
 __all__ = [
     "answers",
@@ -29,12 +28,4 @@ __all__ = [
     "scoring",
 ]
 
-
-def __getattr__(name: str) -> ModuleType:
-    if name in __all__:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module 'posterhall.evals.planning' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy.attributes(__name__, modules=__all__)

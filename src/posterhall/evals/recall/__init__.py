@@ -8,17 +8,8 @@ checked).
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
+from posterhall import lazy
 
 __all__ = ["jobs", "published", "settings", "sliced", "slices", "summary", "training"]
 
-
-def __getattr__(name: str) -> ModuleType:
-    if name in __all__:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module 'posterhall.evals.recall' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy.attributes(__name__, modules=__all__)

@@ -16,8 +16,9 @@ arXiv 2304.15004) and its critics. Read scores, then analyse every task × metri
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from posterhall import lazy
 
 if TYPE_CHECKING:
     from posterhall.scaling.emergence.analysis import Finding, analyse, tally
@@ -62,12 +63,4 @@ _HOMES = {
     "tally": "analysis",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy.attributes(__name__, names=_HOMES)
