@@ -12,8 +12,6 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from posterhall.errors import did_you_mean
-
 __all__ = ["attributes"]
 
 
@@ -40,6 +38,8 @@ def attributes(
             return getattr(importlib.import_module(f"{package}.{places[name]}"), name)
         if name in within:
             return importlib.import_module(f"{package}.{name}")
+        from posterhall.errors import did_you_mean  # which costs more to import than all rooms
+
         near = "" if name.startswith("_") else did_you_mean(name, offered)
         raise AttributeError(f"module '{package}' has no attribute '{name}'.{near}")
 
