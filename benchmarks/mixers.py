@@ -84,10 +84,13 @@ def scan(chosen: Any, kinds: list[str]) -> list[Result]:
 
     from posterhall.models.mixers._scan import selective_scan
 
+    def ours(*given: Any) -> Any:
+        return selective_scan(*given)[0]
+
     given, found = scan_arguments(chosen.length), []
     for form in ("forward", "forward and backward"):
         for kind in kinds:
-            both = {"ours": selective_scan, "peer": peer_scan(kind)}
+            both = {"ours": ours, "peer": peer_scan(kind)}
             if form == "forward":
                 sides = {side: functools.partial(each, *given) for side, each in both.items()}
             else:

@@ -50,6 +50,11 @@ def recurrence(x, delta, gate, a, inputs, outputs, skip, bias, fresh=None):
     return torch.from_numpy(y)
 
 
+def scanned(*args, **more):
+    """Only the results."""
+    return _scan.selective_scan(*args, **more)[0]
+
+
 def close(a, b, tolerance):
     return float((a - b).abs().max()) <= tolerance * float(b.abs().max())
 
@@ -60,11 +65,11 @@ def test_it_is_the_recurrence(width):
     fresh = torch.rand(2, 53, generator=torch.Generator().manual_seed(3)) < 0.1
     for begins in (None, fresh):
         exact = recurrence(*args, fresh=begins)
-        assert close(_scan.selective_scan(*args, fresh=begins), exact, 1e-12)
-        assert close(_scan.selective_scan(*(each.float() for each in args), fresh=begins), exact, 3e-6)
+        assert close(scanned(*args, fresh=begins), exact, 1e-12)
+        assert close(scanned(*(each.float() for each in args), fresh=begins), exact, 3e-6)
 
 
-@pytest.mark.parametrize("tokens", [1, 15, 16, 17, 40])
+@pytest.mark.parametrize("tokens", [1, 63, 64, 65, 140])
 def test_fused_gradients_are_those_of_float64(tokens):
     args = given(tokens=tokens, width=528, size=3)  # two tasks a row
     fresh = torch.rand(2, tokens, generator=torch.Generator().manual_seed(3)) < 0.2
@@ -72,26 +77,50 @@ def test_fused_gradients_are_those_of_float64(tokens):
     grads = []
     for kind in (torch.float32, torch.float64):
         leaves = [each.to(kind).requires_grad_() for each in args]
-        (_scan.selective_scan(*leaves, fresh=fresh) * weight.to(kind)).sum().backward()
+        (scanned(*leaves, fresh=fresh) * weight.to(kind)).sum().backward()
         grads.append([each.grad for each in leaves])
     for name, ours, exact in zip(NAMES, *grads, strict=True):
         assert close(ours, exact, 1e-5), name
 
 
 def test_gradients_in_float64_are_those_of_differences():
-    args = given(rows=1, tokens=4, width=3, size=2)
-    assert torch.autograd.gradcheck(_scan.selective_scan, tuple(each.requires_grad_() for each in args))
+    args = [each.requires_grad_() for each in given(rows=1, tokens=4, width=3, size=2)]
+    before = torch.ones(1, 2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *a: _scan.selective_scan(*a[:-1], state=a[-1]), (*args, before))
+
+
+@pytest.mark.parametrize(("width", "size"), [(16, 1), (528, 3), (560, 4)])
+@pytest.mark.parametrize("through", ["results", "state", "both"])
+def test_fused_gradients_reach_the_state_before(width, size, through):
+    args = given(tokens=83, width=width, size=size)
+    args[3] *= 0.02  # so that something of it is left after so many tokens
+    args.append(torch.ones(2, size, width, dtype=torch.float64))
+    fresh = torch.zeros(2, 83, dtype=torch.bool)
+    fresh[1, 7] = True  # behind it nothing is known of the state of the second row
+    grads = []
+    for kind in (torch.float32, torch.float64):
+        *leaves, before = (each.to(kind).requires_grad_() for each in args)
+        y, after = _scan.selective_scan(*leaves, state=before, fresh=fresh, valid=(70, 83))
+        loss = {"results": y[0, :70].square().sum() + y[1].sum(), "state": after.square().sum()}
+        (sum(loss.values()) if through == "both" else loss[through]).backward()
+        grads.append([each.grad for each in (*leaves, before)])
+    for name, ours, exact in zip((*NAMES, "state"), *grads, strict=True):
+        if exact is None or not exact.any():  # C and D say nothing of the state
+            assert ours is None or not ours.any(), name
+        else:
+            assert close(ours, exact, 1e-5), name
 
 
 def test_every_split_goes_on_from_its_state():
     args = [each.float() for each in given()]
-    whole = _scan.selective_scan(*args)
+    whole = scanned(*args)
     for cut in (1, 2, 15, 16, 17, 52):
-        state = torch.zeros(2, 5, 48)
-        parts = [
-            _scan.selective_scan(*(each[:, part] if each.dim() == 3 else each for each in args), state=state)
-            for part in (slice(0, cut), slice(cut, 53))
-        ]
+        parts, state = [], None
+        for part in (slice(0, cut), slice(cut, 53)):
+            y, state = _scan.selective_scan(
+                *(each[:, part] if each.dim() == 3 else each for each in args), state=state
+            )
+            parts.append(y)
         assert torch.equal(torch.cat(parts, dim=1), whole)
 
 
@@ -100,17 +129,17 @@ def test_steps_of_any_size_stay_finite(extreme):
     args = [each.float() for each in given(tokens=5)]
     args[1] = torch.full_like(args[1], extreme)
     exact = recurrence(*(each.double() for each in args)) if extreme < 100 else None
-    y = _scan.selective_scan(*args)
+    y = scanned(*args)
     assert torch.isfinite(y).all()
     if exact is not None:
         assert close(y, exact, 1e-5)
     args[1][0, 2, 1] = math.nan  # and what is no number does not hide
-    assert torch.isnan(_scan.selective_scan(*args)[0, 2:, 1]).all()
+    assert torch.isnan(scanned(*args)[0, 2:, 1]).all()
 
 
 def test_memory_holds_no_state_a_token():
     x, *rest = (each.float().requires_grad_() for each in given(rows=1, tokens=512, width=64, size=16))
-    y = _scan.selective_scan(x, *rest)
+    y = scanned(x, *rest)
     saved = sum(each.numel() for each in y.grad_fn.saved_tensors)
     assert saved < 512 * 64 * 16 / 2
 
@@ -135,7 +164,7 @@ def test_the_dual_form_is_the_recurrence(tokens):
                 h = (0 if fresh[row, t] else torch.exp(d * a[head])) * h
                 h = h + d * torch.outer(b[row, t, group], x[row, t, head])
                 exact[row, t, head] = c[row, t, group] @ h
-    torch.testing.assert_close(state_space_dual(x, step, a, b, c, chunk=7, fresh=fresh), exact)
+    torch.testing.assert_close(state_space_dual(x, step, a, b, c, chunk=7, fresh=fresh)[0], exact)
 
 
 def made(name, **settings):

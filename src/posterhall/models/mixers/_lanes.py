@@ -118,6 +118,23 @@ def total(typing_context: Any, lanes: Any) -> Any:
     return types.float32(LANES), codegen
 
 
+@intrinsic
+def fold(typing_context: Any, a: Any, b: Any) -> Any:
+    """Neighbouring fours added up: lanes 0 to 7 of the result are a's, the others b's.
+
+    Of two such results it gives four sums of four lanes each, in the order of what they came of.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def fours(*which: int) -> Any:
+            lanes = [4 * four + lane for four in which for lane in range(4)]
+            return builder.shuffle_vector(*args, ir.Constant(_INTS, lanes))
+
+        return builder.fadd(fours(0, 2, 4, 6), fours(1, 3, 5, 7), flags=_FLAGS)
+
+    return LANES(LANES, LANES), codegen
+
+
 def _power(builder: Any, x: Any) -> Any:
     """2^x for x <= 0, to 1e-7; below 2^-126 it is that."""
     # Ordered comparison: NaN stays.
@@ -165,25 +182,39 @@ def sigmoid(typing_context: Any, lanes: Any) -> Any:
     return LANES(LANES), codegen
 
 
+def _softplus(builder: Any, x: Any) -> tuple[Any, Any]:
+    """log(1 + exp(x)) = max(x, 0) + log(1 + e) with e = exp(-|x|), and its slope."""
+    rise, e = _sigmoid(builder, x)
+    # log(1 + e) = 2 artanh(s), s = e / (2 + e) <= 1/3: s + s^3 / 3 + ...
+    s = builder.fdiv(e, builder.fadd(e, _constant(2.0)))
+    square = builder.fmul(s, s)
+    p = _constant(1 / 15)
+    for odd in (13, 11, 9, 7, 5, 3, 1):
+        p = builder.fadd(builder.fmul(p, square, flags=_FLAGS), _constant(1 / odd), flags=_FLAGS)
+    log = builder.fmul(builder.fmul(s, _constant(2.0)), p)
+    # Ordered: NaN is not below 0, and stays.
+    positive = builder.select(builder.fcmp_ordered("<", x, _constant(0.0)), _constant(0.0), x)
+    return builder.fadd(positive, log), rise
+
+
 @intrinsic
 def softplus(typing_context: Any, lanes: Any) -> Any:
-    """log(1 + exp(x)) = max(x, 0) + log(1 + e) with e = exp(-|x|), relatively to 1e-6 down to x = -80."""
+    """log(1 + exp(x)), relatively to 1e-6 down to x = -80."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        x = args[0]
-        e = _power(builder, builder.fmul(_minus_size(builder, x), _constant(_LOG2E)))
-        # log(1 + e) = 2 artanh(s), s = e / (2 + e) <= 1/3: s + s^3 / 3 + ...
-        s = builder.fdiv(e, builder.fadd(e, _constant(2.0)))
-        square = builder.fmul(s, s)
-        p = _constant(1 / 15)
-        for odd in (13, 11, 9, 7, 5, 3, 1):
-            p = builder.fadd(builder.fmul(p, square, flags=_FLAGS), _constant(1 / odd), flags=_FLAGS)
-        log = builder.fmul(builder.fmul(s, _constant(2.0)), p)
-        # Ordered: NaN is not below 0, and stays.
-        positive = builder.select(builder.fcmp_ordered("<", x, _constant(0.0)), _constant(0.0), x)
-        return builder.fadd(positive, log)
+        return _softplus(builder, args[0])[0]
 
     return LANES(LANES), codegen
+
+
+@intrinsic
+def softplus_slope(typing_context: Any, lanes: Any) -> Any:
+    """log(1 + exp(x)), and its slope 1 / (1 + exp(-x)), of one exponential."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.make_tuple(builder, signature.return_type, _softplus(builder, args[0]))
+
+    return types.UniTuple(LANES, 2)(LANES), codegen
 
 
 def _define(function: Any, instruction: str) -> None:

@@ -18,7 +18,7 @@ def state_space_dual(
     state: torch.Tensor | None = None,
     fresh: torch.Tensor | None = None,
     valid: Sequence[int] | None = None,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """y_t = C_t h_t, h_t = exp(d_t a) h_{t-1} + d_t B_t x_t for each head (Dao and Gu 2024, §6).
 
     Within a chunk (C B^T o L) X; between chunks a recurrence over their states. Memory grows with T times
@@ -30,12 +30,13 @@ def state_space_dual(
         a: (H,), negative.
         inputs, outputs: (R, T, G, N), B and C; heads share them in groups of H / G.
         chunk: tokens of a chunk, >= 1.
-        state: (R, H, N, P), h before; becomes that after. No gradient flows into it.
+        state: (R, H, N, P), h before. None: zeros.
         fresh: (R, T) bool, true where a document begins.
         valid: real tokens of each row; those behind change no state.
 
     Returns:
-        (R, T, H, P).
+        y (R, T, H, P), and h after the last token (R, H, N, P). Gradients flow through both, and into the
+        state before.
     """
     rows, tokens, heads, entries = x.shape
     groups, size = inputs.shape[2:]
@@ -80,11 +81,8 @@ def state_space_dual(
         before.append(h)
         h = h * kept[..., None, None] + gained[:, at]
     carried = (c @ torch.stack(before, dim=1)) * along.exp()[..., None]
-    if state is not None:  # only now: the first of `before` is it
-        state.copy_(h.detach().flatten(1, 2))
     y = (within + carried).flatten(2, 3).permute(0, 1, 3, 2, 4).flatten(1, 2)
-    result: torch.Tensor = y[:, :tokens]
-    return result
+    return y[:, :tokens], h.flatten(1, 2)
 
 
 def _spans(logs: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from posterhall.errors import DataError
 from posterhall.extras import nn, torch
 from posterhall.models.layers import Linear
 from posterhall.models.mixers import Growth, Placement, settings_of
+from posterhall.models.mixers._fft import Kept
 from posterhall.models.mixers._scan import selective_scan
 from posterhall.models.mixers.short_conv import ShortConv
 from posterhall.models.mixers.states import Rows, Several
@@ -124,6 +125,7 @@ class Mamba(nn.Module):
         self.steps = Linear(self.rank, self.width)
         self.rates = Rates((self.width, self.size), self.width, self.width)
         self.out = Linear(self.width, dim)
+        self._kept = Kept()
 
     def initialise(self, generator: torch.Generator) -> None:
         """As its authors begin: A = -(1 .. N) in every channel, D = 1, steps log-uniform."""
@@ -151,10 +153,13 @@ class Mamba(nn.Module):
         inner = self.conv(inner, placement, before)
         delta, inputs, outputs = self.select(inner).split([self.rank, self.size, self.size], dim=-1)
         rates = self.rates
-        mixed = selective_scan(
-            inner, self.steps(delta), gate, rates.poles().t(), inputs, outputs, rates.skip, rates.step_bias,
+        poles = self._kept.get(rates, "poles", lambda: rates.poles().t().contiguous())
+        mixed, after = selective_scan(
+            inner, self.steps(delta), gate, poles, inputs, outputs, rates.skip, rates.step_bias,
             state=h, fresh=beginnings(placement), valid=placement.valid if state is not None else None,
         )  # fmt: skip
+        if state is not None:
+            state.parts[1].kept = after
         result: torch.Tensor = self.out(mixed)
         return result
 

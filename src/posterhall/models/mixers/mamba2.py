@@ -138,13 +138,15 @@ class Mamba2(nn.Module):
         values, inputs, outputs = inner.to(kind).split([self.width, self.shared, self.shared], dim=-1)
         values = values.unflatten(-1, (self.heads, given.head_dim))
         step = functional.softplus(delta.to(kind) + rates.step_bias).clamp(given.step_low, given.step_high)
-        mixed = state_space_dual(
+        mixed, after = state_space_dual(
             values, step, rates.poles(),
             inputs.unflatten(-1, (given.groups, given.state)),
             outputs.unflatten(-1, (given.groups, given.state)),
             chunk=given.chunk, state=h, fresh=beginnings(placement),
             valid=placement.valid if state is not None else None,
         )  # fmt: skip
+        if state is not None:
+            state.parts[1].kept = after
         mixed = (mixed + rates.skip[:, None] * values).flatten(2)
         result: torch.Tensor = self.out(self._normed(mixed * functional.silu(gate.to(kind))).to(x.dtype))
         return result
