@@ -52,6 +52,16 @@ def test_an_interval_over_many_items_is_about_the_normal_one():
     assert found["high"] - found["low"] == pytest.approx(2 * half, rel=0.1)
 
 
+@pytest.mark.parametrize(("right", "low", "high"), [(0.0, 0.0, 0.2775), (1.0, 0.7225, 1.0)])
+def test_none_right_or_all_right_of_a_few_items_is_not_certain(right, low, high):
+    # Wilson's interval of 0 (or 10) of 10: z² / (10 + z²) is .2775 with z = 1.96.
+    found = summarise(made(10), rows([right] * 10), seed=0, resamples=500)["scores"]["accuracy"]
+    assert (found["low"], found["high"]) == pytest.approx((low, high), abs=1e-4)
+    clusters = [f"c{i // 2}" for i in range(20)]
+    both = summarise(made(20, clusters=clusters), rows([right] * 20), seed=0, resamples=500)
+    assert both["scores"]["accuracy"]["high"] == pytest.approx(high, abs=1e-4)
+
+
 def test_items_of_a_cluster_do_not_count_as_independent():
     # Ten clusters of twenty equal items: as good as ten items.
     labels = [f"c{i // 20}" for i in range(200)]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from posterhall.evals.items import METRICS, Row
 from posterhall.evals.shots import Plan
 from posterhall.seeds import derive
-from posterhall.stats import Interval, bca_interval, cluster_bootstrap
+from posterhall.stats import Interval, bca_interval, cluster_bootstrap, wilson
 
 Rows = Mapping[int, Sequence[Row]]
 """By number of examples, the rows of a plan's items in their order."""
@@ -24,8 +24,9 @@ def summarise(plan: Plan, rows: Rows, *, seed: int, resamples: int) -> dict[str,
 
     The average is taken over the numbers of examples first, item by item (Muennighoff et al. 2023, §7:
     0 to 5 shots averaged), so that the interval over items knows that they are the same items. It is a
-    BCa bootstrap over clusters, or over items where no clusters are given. Scores that guessing reaches
-    are rescaled, (x - chance) / (1 - chance), and so are the interval's ends.
+    BCa bootstrap over clusters, or over items where no clusters are given; where all items are right, or
+    none is, there is nothing to draw and it is Wilson's. Scores that guessing reaches are rescaled,
+    (x - chance) / (1 - chance), and so are the interval's ends.
 
     Args:
         plan: what was asked.
@@ -49,7 +50,11 @@ def summarise(plan: Plan, rows: Rows, *, seed: int, resamples: int) -> dict[str,
         averaged = table[:, whole].mean(axis=0)
         chance = plan.task.chance if metric.guessed else None
         found = _interval(
-            averaged, clusters[whole], seed=derive(seed, "evals", plan.task.name, name), resamples=resamples
+            averaged,
+            clusters[whole],
+            share=metric.guessed,
+            seed=derive(seed, "evals", plan.task.name, name),
+            resamples=resamples,
         )
         score, low, high = found
         scores[name] = {
@@ -139,14 +144,22 @@ def _mean(values: npt.NDArray[np.float64]) -> float | None:
 
 
 def _interval(
-    values: npt.NDArray[np.float64], clusters: npt.NDArray[Any], *, seed: int, resamples: int
+    values: npt.NDArray[np.float64],
+    clusters: npt.NDArray[Any],
+    *,
+    share: bool = False,
+    seed: int,
+    resamples: int,
 ) -> tuple[float | None, float | None, float | None]:
     """Mean and ends; no ends for fewer than two clusters, or where a value is infinite."""
     mean = _mean(values)
-    if mean is None or not np.isfinite(values).all() or len(np.unique(clusters)) < 2:
+    units = len(np.unique(clusters))
+    if mean is None or not np.isfinite(values).all() or units < 2:
         return mean, None, None
     found: Interval
-    if len(np.unique(clusters)) == len(values):
+    if share and np.isin(mean, (0, 1)):
+        found = wilson(mean * units, units)
+    elif units == len(values):
         found = bca_interval(values, np.mean, seed=seed, resamples=resamples)
     else:
         found = cluster_bootstrap(values, clusters, "mean", seed=seed, resamples=resamples)
