@@ -130,6 +130,9 @@ def test_a_budget_does_not_change():
         _ = budget.token
     with pytest.raises(DataError):
         Budget(seeds=0)
+    for name in ("items", "get", "replace"):
+        with pytest.raises(DataError, match=f"'{name}', which every mapping has"):
+            Budget(**{name: 3})
 
 
 finite_or_not = st.floats(allow_nan=True, allow_infinity=True)

@@ -34,6 +34,9 @@ class Budget(Mapping[str, Any]):
         object.__setattr__(self, "_values", {"seeds": seeds, **values})
         if seeds < 1:
             raise DataError(f"seeds={seeds}; a budget needs at least one")
+        for name in values:
+            if hasattr(type(self), name):  # budget.items would be the method, not the number
+                raise DataError(f"a budget cannot name a number '{name}', which every mapping has; rename it")
 
     def __getitem__(self, key: str) -> Any:
         return self._values[key]
