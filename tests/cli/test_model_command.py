@@ -154,3 +154,28 @@ def test_the_best_of_several_draws_is_the_one_with_the_highest_reward(posterhall
     assert "---" not in shown.out
     posterhall(*ask, "--best-of", 8, code=2)
     posterhall(*best, "--temperature", 0, code=2)
+
+
+def test_answers_that_a_judge_gives_no_score_are_not_the_best(posterhall, tmp_path):
+    from posterhall.data.tokenizer import ByteTokenizer
+    from posterhall.models import Decoder, DecoderConfig, hub
+
+    config = DecoderConfig(vocab_size=258, dim=16, layers=1, heads=2, max_length=48)
+    hub.save(Decoder(config, seed=0), tmp_path / "model", tokenizer=ByteTokenizer())
+    ask = ("model", "generate", tmp_path / "model", "-p", "x", "-n", 12, "--threads", 1, "--best-of", 6)
+    (tmp_path / "mute.jsonl").write_text(json.dumps({"reply": "hm"}) + "\n")
+    failed = posterhall(*ask, "--reward", f"judge:scripted:{tmp_path / 'mute.jsonl'}", code=4)
+    assert "gives none of 6 answers a score" in failed.err
+    replies = ["Answer: 3", "hm", "Answer: 9", "no", "Answer: 4", "Answer: 1"]
+
+    def judge():
+        (tmp_path / "judge.jsonl").write_text(json.dumps({"contains": "e", "reply": replies}) + "\n")
+        return "--reward", f"judge:scripted:{tmp_path / 'judge.jsonl'}"
+
+    told = json.loads(posterhall(*ask, *judge(), "--json").out)["best_of"]
+    scored = [each for each in told["rewards"] if each is not None]
+    assert sorted(scored) == [1, 3, 4, 9]
+    assert told["rewards"][told["best"]] == 9
+    assert len(told["expected_best"]) == 4
+    shown = posterhall(*ask, *judge(), "--scores").err.splitlines()
+    assert sorted(line.split()[1] for line in shown[1:]) == ["-", "-", "1", "3", "4", "9"]

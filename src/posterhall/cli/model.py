@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -254,27 +256,39 @@ def generate(
 
 def _judged(reward: str, prompt: str, texts: Sequence[str], device: Any) -> dict[str, Any]:
     """Which of several continuations is the best, and what their rewards tell."""
+    import numpy as np
+
     from posterhall.models import best_of
     from posterhall.train.scorers import scorer
 
     with scorer(reward, device=device) as scored:
         rewards = scored.score([prompt] * len(texts), texts)
+    read = np.flatnonzero(np.isfinite(rewards))
+    if not len(read):
+        raise DataError(
+            f"{reward} gives none of {len(texts):,} answers a score, so none is the best; if it is a judge, "
+            "see what it replies: posterhall lm ask"
+        )
     return {
         "reward": reward,
         "rewards": rewards,
-        "best": best_of.best(rewards),
-        "expected_best": best_of.expected_best(rewards),
+        "best": int(read[best_of.best(rewards[read])]),
+        "expected_best": best_of.expected_best(rewards[read]),
         "kl_bound": best_of.kl_bound(len(texts)),
     }
 
 
 def _show_scores(judged: dict[str, Any]) -> None:
     """On stderr: each draw's reward, and the expected best of as many draws."""
+
+    def cell(number: float | None) -> str | None:
+        return f"{number:.4g}" if number is not None and math.isfinite(number) else None
+
+    # Answers without a score make no draws: there are fewer expectations then.
+    both = itertools.zip_longest(judged["rewards"], judged["expected_best"])
     rows = [
-        (number, f"{reward:.4g}", f"{expected:.4g}", "best" if number - 1 == judged["best"] else "")
-        for number, (reward, expected) in enumerate(
-            zip(judged["rewards"], judged["expected_best"], strict=True), 1
-        )
+        (number, cell(reward), cell(expected), "best" if number - 1 == judged["best"] else "")
+        for number, (reward, expected) in enumerate(both, 1)
     ]
     emit_table(rows, header=("n", "reward", "best of n", ""), right=(0, 1, 2), stream=sys.stderr)
 
