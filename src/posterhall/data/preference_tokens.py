@@ -267,7 +267,10 @@ class _Builder:
                     "boundary=concatenate"
                 )
             elif self._out.refused[LONG]:
-                hint = f" (above {self._max_length:,} tokens). Set too_long=cut_prompt, or raise max_length"
+                hint = (
+                    f" (above {self._max_length:,} tokens). Set too_long=cut_prompt (no answer is ever cut), "
+                    "or raise max_length as far as the model goes"
+                )
             raise DataError(f"no comparison is left ({self._out.reasons() or TIED}){hint}")
         widest = max(map(len, self._items))
         items = np.full((len(self._items), widest), -1, np.int64)

@@ -72,6 +72,12 @@ def classifier(model: Any) -> Any:
     return made.eval()
 
 
+def write(model: Any, directory: Path) -> None:
+    """Save a model of transformers in its own form, without a word."""
+    with _quiet(require("transformers", "hf", _PURPOSE)):
+        model.save_pretrained(directory)
+
+
 def _has_score(model: Any) -> bool:
     return isinstance(getattr(model, "score", None), nn.Linear) and model.score.bias is None
 

@@ -91,7 +91,7 @@ def save(
     if config.pad_token_id is None:
         config.pad_token_id = getattr(tokenizer, "pad_id", None)
     setattr(config, OFFSET, offset)
-    whole.save_pretrained(directory)
+    foreign_files.write(whole, directory)
     tokenizer.save(directory)
     return directory
 

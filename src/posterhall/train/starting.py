@@ -22,7 +22,7 @@ from posterhall.data.preference_tokens import Layout
 from posterhall.data.tokenizer import Tokenizer
 from posterhall.errors import DataError
 from posterhall.extras import nn, torch
-from posterhall.models import Decoder, causal, hub
+from posterhall.models import Decoder, causal, foreign_files, hub
 from posterhall.models.foreign import Foreign
 from posterhall.runs import read_manifest
 from posterhall.runs.files import write_atomic
@@ -164,7 +164,7 @@ def save(
     elif isinstance(start.model, Decoder):
         hub.save(start.model, directory, tokenizer=files)
     else:
-        start.model.model.save_pretrained(directory)
+        foreign_files.write(start.model.model, directory)
         files.save(directory)
 
 
