@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny import tokens
 
 from posterhall.errors import DataError
@@ -54,6 +56,27 @@ def test_a_monarch_layer_is_two_block_diagonal_matrices_with_a_permutation_betwe
     assert np.allclose(layer(x).detach().numpy(), x.numpy() @ expected.T, atol=1e-12)
     size = monarch.matrix_size("monarch", inputs, outputs, blocks)
     assert size == sum(each.numel() for each in layer.parameters())
+
+
+@given(
+    blocks=st.integers(2, 5),
+    shares=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    inwards=st.booleans(),
+    rows=st.lists(st.integers(1, 4), max_size=2),
+)
+def test_monarch_layers_of_any_shape_compute_their_matrix_and_come_back_from_it(
+    blocks, shares, inwards, rows
+):
+    least = blocks**2 * shares[0]
+    sizes = [least, least + blocks * shares[1]]
+    inputs, outputs = sizes if inwards else sizes[::-1]
+    layer = matrix(Monarch, inputs, outputs, blocks)
+    x = torch.randn(*rows, inputs, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    dense = layer.dense().detach()
+    assert torch.allclose(layer(x), x @ dense.T, atol=1e-10)
+    again = matrix(Monarch, inputs, outputs, blocks, seed=7)
+    again.approximate(dense)
+    assert torch.allclose(again(x), layer(x), atol=1e-9)
 
 
 @pytest.mark.parametrize(("inputs", "outputs", "blocks"), SIZES)

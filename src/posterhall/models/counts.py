@@ -70,8 +70,8 @@ def flops_per_token(config: DecoderConfig, context: int) -> float:
     A parameter of a matrix product costs 2 forward and 4 backward; the head's product counts (tied or
     not), looking up an embedding does not. Attention costs 12 D (context + 1) / 2 a layer: a token sees
     half the context on average. Other mixers count as their parameters do, without their recurrence or
-    convolution. Hoffmann et al. 2022 (app. F) count the full square. The usual
-    `6 N D` is `6 * parameters_count(config).total` a token.
+    convolution (which `posterhall.models.operations` counts). Hoffmann et al. 2022 (app. F) count the full
+    square. The usual `6 N D` is `6 * parameters_count(config).total` a token.
 
     Args:
         config: the shape.
