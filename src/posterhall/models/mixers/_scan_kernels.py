@@ -37,7 +37,7 @@ slower backward); what is held of a chunk meanwhile fits the second-level cache.
 SLICE = 512
 """Channels of a task."""
 _PAIR = 2 * WIDTH
-"""Channels of the backward pass at a time."""
+"""Channels that the backward pass takes at a time."""
 _HALF = WIDTH // 2
 _ROOM = KEEP * _PAIR
 # What the backward pass holds of each token of a chunk and each channel of a pair: d, d x, the gradient of
