@@ -58,14 +58,17 @@ def flattened(images: NDArray[np.float32], length: int) -> NDArray[np.float32]:
     return square.reshape(len(images), -1) * 2 - 1
 
 
-def accuracy(arm: str, budget: Budget, seed: int, *, shuffled: bool = False) -> dict[str, Any]:
+def accuracy(
+    arm: str, budget: Budget, seed: int, *, shuffled: bool = False, permuted: bool = False
+) -> dict[str, Any]:
     """Train an arm at every rate of the budget, and test the one that was best on validation images.
 
     Args:
         arm: see `made`.
-        budget: width, layers, state, length, steps, tested, rates ("0.001,0.004").
+        budget: width, layers, state, length, steps, batch, tested, rates ("0.001,0.004").
         seed: of division, weights and batches; the same for all arms.
         shuffled: every image's pixels in an order of their own, in training and test.
+        permuted: the pixels of all images in one order, drawn for the seed.
 
     Returns:
         "accuracy" on test images, "lr" and "parameters"; "accuracy" is NaN if every training diverged.
@@ -75,6 +78,9 @@ def accuracy(arm: str, budget: Budget, seed: int, *, shuffled: bool = False) -> 
     x, held = (flattened(each, budget.length) for each in (images.train, images.test))
     if shuffled:
         x, held = order.permuted(x, axis=1), order.permuted(held, axis=1)
+    if permuted:
+        places = order.permutation(budget.length)
+        x, held = x[:, places], held[:, places]
     y, tested = images.train_classes, int(budget.tested)
     data = Divided(
         _rows(x[_CHOOSING:], y[_CHOOSING:]),
@@ -83,7 +89,12 @@ def accuracy(arm: str, budget: Budget, seed: int, *, shuffled: bool = False) -> 
         classes=CLASSES,
     )
     settings = TrainSettings(
-        steps=budget.steps, batch=64, warmup=0.05, weight_decay=0.01, log_every=budget.steps, dtype="float32"
+        steps=budget.steps,
+        batch=budget.batch,
+        warmup=0.05,
+        weight_decay=0.01,
+        log_every=budget.steps,
+        dtype="float32",
     )
     tuned = tune(
         lambda: made(arm, budget, derive(seed, "weights")),
