@@ -9,18 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from posterhall.claims.recall.budget import LEAST, MOST, OTHERS, SHUFFLED, SOLVERS
 from posterhall.claims.rows import Budget, Row
 from posterhall.data.packing import IGNORED
 from posterhall.data.synthetic.recall import Ints, Task
 from posterhall.evals.recall.settings import Cell, RecallSettings
 from posterhall.evals.recall.training import train
 
-SOLVERS = {"attention": "attention", "Based": "based"}
-"""Arms that are to recall, with their mixers."""
-OTHERS = {"long convolution": "long_conv", "S4D": "s4d", "Hyena": "hyena"}
-"""Arms that are not."""
-LEAST, MOST = "the lesser of attention and Based", "the best of the others"
-SHUFFLED = "attention, answers shuffled"
+_RECALLED = 0.9  # of queries: where the paper counts a task as solved (claim 1)
 
 
 @dataclass(frozen=True)
@@ -70,18 +66,18 @@ def rows(budget: Budget, seed: int) -> Iterator[Row]:
     Yields:
         Rows with "accuracy" (of queries, on test rows; NaN if training failed); those of models also with
         "steps_taken" and "seconds" (CPU) of the training, "lr", "parameters", "state_bytes", "plateau" (1 /
-        pairs), "steps" of the evaluations and "curve" (accuracy on validation rows at each of them, its last
-        value repeated after an early end).
+        pairs), "conv" (taps), "steps" of the evaluations and "curve" (accuracy on validation rows at each of
+        them, its last value repeated after an early end).
     """
     found: dict[str, float] = {}
     for arm, mixer in {**SOLVERS, **OTHERS, SHUFFLED: SOLVERS["attention"]}.items():
-        best = _best(budget, seed, mixer, _Unanswerable if arm == SHUFFLED else RecallSettings)
-        accuracy = math.nan if best["accuracy"] is None else best["accuracy"]
+        told = best(budget, seed, mixer, _Unanswerable if arm == SHUFFLED else RecallSettings)
+        accuracy = math.nan if told["accuracy"] is None else told["accuracy"]
         found[arm] = accuracy
         steps = [
             min(step, budget.steps) for step in range(budget.every, budget.steps + budget.every, budget.every)
         ]
-        curve = [point["accuracy"] for point in best["curve"]]
+        curve = [point["accuracy"] for point in told["curve"]]
         curve += curve[-1:] * (len(steps) - len(curve))
         yield Row(
             arm,
@@ -89,22 +85,41 @@ def rows(budget: Budget, seed: int) -> Iterator[Row]:
             accuracy=accuracy,
             curve=curve,
             steps=steps,
-            steps_taken=best["steps"],
+            steps_taken=told["steps"],
             plateau=1 / budget.pairs,
-            **{name: best[name] for name in ("seconds", "lr", "parameters", "state_bytes")},
+            conv=budget.conv,
+            **{name: told[name] for name in ("seconds", "lr", "parameters", "state_bytes")},
         )
     yield Row(LEAST, seed, accuracy=min(found[arm] for arm in SOLVERS))
     yield Row(MOST, seed, accuracy=max(found[arm] for arm in OTHERS))
 
 
-def _best(budget: Budget, seed: int, mixer: str, kind: type[RecallSettings]) -> Mapping[str, Any]:
-    """The training at the rate that was best on validation rows."""
+def best(
+    budget: Budget,
+    seed: int,
+    mixer: str,
+    kind: type[RecallSettings] = RecallSettings,
+    *,
+    length: int | None = None,
+    pairs: int | None = None,
+    width: int | None = None,
+) -> Mapping[str, Any]:
+    """The training at the rate that was best on validation rows, as `evals.recall.training.train` tells it.
+
+    Args:
+        budget: see `rows`.
+        seed: of data and weights.
+        mixer: as `eval recall` has it.
+        kind: settings, by which the task is made.
+        length, pairs, width: instead of the budget's.
+    """
+    length, pairs, width = length or budget.length, pairs or budget.pairs, width or budget.width
     rates = tuple(float(rate) for rate in str(budget.rates).split(","))
     settings = kind(
         mixers=(mixer,),
-        lengths=(budget.length,),
-        pairs=(budget.pairs,),
-        widths=(budget.width,),
+        lengths=(length,),
+        pairs=(pairs,),
+        widths=(width,),
         vocab=budget.vocab,
         conv=budget.conv,
         lr=rates,
@@ -116,12 +131,35 @@ def _best(budget: Budget, seed: int, mixer: str, kind: type[RecallSettings]) -> 
         test_rows=1024,
         seed=seed,
     )
-    trained = [
-        train(Cell(mixer, budget.length, budget.pairs, budget.width, rate, seed), settings, told=_nobody)
-        for rate in rates
-    ]
+    trained = [train(Cell(mixer, length, pairs, width, rate, seed), settings, told=_nobody) for rate in rates]
     return max(trained, key=lambda each: -1.0 if each["validation"] is None else each["validation"])
 
 
 def _nobody(_step: int, _point: Mapping[str, float]) -> None:
     """Nobody is told how a training goes."""
+
+
+def least_widths(mixer: str, budget: Budget, seed: int) -> tuple[list[int], list[int], list[int]]:
+    """The least width with which a mixer recalls, at each length.
+
+    Args:
+        mixer: as `eval recall` has it.
+        budget: see `rows`; lengths and widths ("16,32"), ascending; there are length / 4 pairs.
+        seed: of data and weights.
+
+    Returns:
+        Lengths; widths, twice the widest where none will do; and parameters of the models of that width, of
+        the widest where none will do.
+    """
+    lengths, widths = ([int(each) for each in str(budget[name]).split(",")] for name in ("lengths", "widths"))
+    least, parameters = [], []
+    for length in lengths:
+        needed = 2 * widths[-1]
+        for width in widths:
+            told = best(budget, seed, mixer, length=length, pairs=length // 4, width=width)
+            if told["accuracy"] is not None and told["accuracy"] > _RECALLED:
+                needed = width
+                break
+        least.append(needed)
+        parameters.append(told["parameters"])
+    return lengths, least, parameters
