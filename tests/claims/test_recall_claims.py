@@ -108,6 +108,45 @@ def test_arms_at_a_tiny_size_keep_the_contract(check_rows, conv):
     assert any(getattr(mark, "value", None) == 0.25 for mark in panels[0].marks), "the plateau is drawn"
 
 
+def test_the_least_width_is_the_first_that_recalls_and_twice_the_widest_if_none_does(check_rows, monkeypatch):
+    from posterhall.claims.recall import _arms
+
+    asked = []
+
+    def told(budget, seed, mixer, *, length, pairs, width):
+        asked.append((mixer, length, width))
+        assert pairs == length // 4
+        enough = {"attention": 8, "based": 8, "hyena": length, "base_conv": 4 * length}[mixer]
+        return {"accuracy": 0.95 if width >= enough else 0.9, "parameters": width**2}
+
+    monkeypatch.setattr(_arms, "best", told)
+    cls = CLAIMS["width-follows-length"]
+    first, again = (list(cls().run(Budget(lengths="8,16,32", widths="8,16,32"), 0)) for _ in range(2))
+    check_rows(cls, first, again, 0, set())
+    found = {row.arm: row for row in first}
+    assert found["Hyena"]["widths"] == (8.0, 16.0, 32.0)
+    assert found["BaseConv"]["widths"] == (32.0, 64.0, 64.0)
+    growths = {arm: row["growth"] for arm, row in found.items()}
+    assert growths == {
+        "attention": 0.0,
+        "Based": 0.0,
+        "Hyena": 1.0,
+        "BaseConv": 0.5,
+        "the lesser of Hyena and BaseConv": 0.5,
+    }
+    assert ("attention", 8, 16) not in asked, "wider ones are not trained"
+
+
+def test_least_widths_come_from_trainings(check_rows):
+    tiny = Budget(
+        lengths="8,16", widths="8,16", vocab=32, conv=3, steps=2, batch=4, every=2, rates="0.001,0.01"
+    )
+    cls = CLAIMS["width-follows-length"]
+    first = list(cls().run(tiny, 2))
+    check_rows(cls, first, None, 2, set())
+    assert first[0]["widths"] == (32.0, 32.0), "nothing is learnt in two steps"
+
+
 @pytest.mark.parametrize("name", ["recall-explains-the-gap", "convolutions-win-elsewhere"])
 def test_planted_claims_at_a_tiny_size_keep_the_contract(check_rows, name):
     budget = Budget(**TINY_TEXT, rate=0.01, tested=8)

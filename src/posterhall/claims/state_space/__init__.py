@@ -7,7 +7,7 @@ its tokens to pick some of them.
 - `systems`: the three forms agree; poles on the wrong side overflow when they must; Euler's steps.
 - `digits`: handwritten digits, a pixel at a time.
 - `costs`: time by length.
-- `selective`: picking tokens out from among blanks.
+- `selective`: picking tokens out from among blanks, and finding one again however far back it stands.
 """
 
 from __future__ import annotations
