@@ -21,8 +21,11 @@ def sweep(
     ] = None,
     threads: Annotated[int, typer.Option("--threads", "-t", min=1, help="Threads of each run.")] = 1,
     ray: Annotated[
-        bool, typer.Option("--ray", help="Let Ray place the runs, on the machines of its cluster.")
+        bool, typer.Option("--ray", help="Let Ray place the runs, on a cluster started here.")
     ] = False,
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", help="Let this Ray cluster place the runs.")
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -50,7 +53,7 @@ def sweep(
             out,
             workers=workers or max(1, cores() // threads),
             threads=threads,
-            ray=ray,
+            ray=ray_address or ("local" if ray else None),
             done=count,
         )
     failed = [result for result in results if result["status"] == "failed"]

@@ -111,7 +111,7 @@ def run(
     *,
     workers: int,
     threads: int = 1,
-    ray: bool = False,
+    ray: str | None = None,
     done: Callable[[Planned], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """Do the runs of a sweep that are not done, each in a process of its own.
@@ -124,7 +124,8 @@ def run(
         out: directory of the run directories.
         workers: processes at a time, >= 1 (with Ray, the cluster's cores decide).
         threads: of each process.
-        ray: let Ray place the processes, on the machines of a cluster that share this directory.
+        ray: address of a Ray cluster that places the processes, on machines that share this directory, or
+            "local" for one that is started here; None for no Ray.
         done: called with each run that ended, well or not.
 
     Returns:
@@ -145,7 +146,10 @@ def run(
             done(planned)
     commands = {planned.name: _command(sweep, planned, out, threads) for planned in waiting}
     by_name = {planned.name: planned for planned in waiting}
-    ended = _by_ray(commands, out, threads) if ray else _by_processes(commands, out, workers, threads)
+    if ray is not None:
+        ended = _by_ray(commands, out, ray, threads)
+    else:
+        ended = _by_processes(commands, out, workers, threads)
     for name in ended:
         done(by_name[name])
     return [_result(planned, out) for planned in sweep.runs]
@@ -193,9 +197,9 @@ def _start(command: list[str], log: Path, threads: int) -> subprocess.Popen[byte
         )
 
 
-def _by_ray(commands: Mapping[str, list[str]], out: Path, threads: int) -> Iterator[str]:
+def _by_ray(commands: Mapping[str, list[str]], out: Path, address: str, threads: int) -> Iterator[str]:
     ray: Any = cluster.ray("a sweep on Ray")
-    started = cluster.connect(cores(), address=os.environ.get("RAY_ADDRESS"))
+    started = cluster.connect(cores(), address=None if address == "local" else address)
     try:
         execute = ray.remote(num_cpus=threads, max_retries=2)(_execute)
         waiting = {
