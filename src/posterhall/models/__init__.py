@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _MODULES = (
     "architectures", "best_of", "cache", "causal", "config", "counts", "decoder", "enumeration", "foreign",
     "generate", "hub", "mixers", "monarch", "operations", "plan", "profile", "quantized", "reward",
+    "reward_files",
 )  # fmt: skip
 _NAMES = {
     "Cache": "cache",
