@@ -118,11 +118,10 @@ LEARN = {"vocab": 6, "width": 16, "steps": 2, "batch": 4, "every": 2, "rates": "
 def test_learners_of_copying_are_of_one_size_in_parameters_and_in_state():
     """Mamba's short convolution remembers some tokens besides."""
     budget = Budget(length=8, copied=2, **{**LEARN, "width": 32, "steps": 1})
-    found = {name: _in_context.copying(name, budget, 0) for name in ("mamba", "s4d", "s4")}
-    for name in ("s4d", "s4"):
-        assert found[name]["parameters"] == pytest.approx(found["mamba"]["parameters"], rel=0.05)
-        assert 0.9 * found["mamba"]["state_bytes"] > found[name]["state_bytes"]
-        assert found[name]["state_bytes"] == pytest.approx(32 * 32 * 2 * 4, rel=0.05)
+    found = {name: _in_context.copying(name, budget, 0) for name in ("mamba", "s4d")}
+    assert found["s4d"]["parameters"] == pytest.approx(found["mamba"]["parameters"], rel=0.05)
+    assert 0.8 * found["mamba"]["state_bytes"] < found["s4d"]["state_bytes"] < found["mamba"]["state_bytes"]
+    assert found["s4d"]["state_bytes"] == pytest.approx(2 * 32 * 32 * 4, rel=0.06), "two layers"
 
 
 def test_attention_is_of_mambas_size_whatever_its_positions():

@@ -48,7 +48,7 @@ def copying(mixer: str, budget: Budget, seed: int, *, shuffled: bool = False) ->
     """Train two layers of a mixer on selective copying, and test them on 1,024 other rows.
 
     Args:
-        mixer: mamba, of the budget's width; or s4d or s4, of the width that comes nearest to its number of
+        mixer: mamba, of the budget's width; or s4d, of the width that comes nearest to its number of
             parameters, with as many numbers of state.
         budget: length, copied, vocab, width, steps, batch, every, rates ("0.001,0.003").
         seed: of rows and weights.

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from posterhall.models.config import Positions
 
 _SHUFFLED = "Mamba, answers shuffled"
-_INVARIANT = "the better of S4 and S4D"
 _ATTENTIONS: dict[str, Positions] = {
     "attention, rotary": "rotary",
     "attention, learned positions": "learned",
@@ -22,29 +21,36 @@ _CUT = "Mamba, only the last tokens shown"
 
 @claim(id="selection-needs-tokens", paper="state_space", where="Mamba (Gu & Dao 2023), §4.1.1; Table 1")
 class SelectionNeedsTokens(Claim):
-    """At the same steps, and of about its size, Mamba copies over 20 % of tokens more than S4 and S4D out
-    from among blanks at random places.
+    """At the same steps and of its size, in parameters and in numbers of state, Mamba copies over 20 % of
+    tokens more than S4D (a diagonal S4) out from among blanks at random places.
 
-    The better of the two stands against Mamba, per seed; their width is the one that comes nearest to its
-    number of parameters, with as many numbers of state in all. Each has the rate of the same grid that was
-    best on validation rows; a training ends early once it is above 99.5 % there.
+    S4D has the width at which its parameters come nearest to Mamba's, about twice as wide. Each has the rate
+    of the same grid that was best on validation rows; a training ends early once it is above 99.5 % there.
     """
 
-    kind = Paired(metric="accuracy", arms=("Mamba", _INVARIANT), margin=0.2)
+    kind = Paired(metric="accuracy", arms=("Mamba", "S4D"), margin=0.2)
     paper_value = (
-        "99.8 against 18.3 % (S4 without gates), 56.4 % (S4 in Mamba's block; 4096 tokens, 16 copied)"
+        "99.8 against 18.3 % (S4 without gates), 56.4 % (S4 in Mamba's block; 4096 tokens, 16 of them copied)"
     )
-    refuted_by = "S4 or S4D copies as many, or more"
+    refuted_by = "S4D copies as many, or more"
     negative_control = "Mamba on rows whose answers are shuffled must not come out ahead"
-    control_arms = (_SHUFFLED, _INVARIANT)
+    control_arms = (_SHUFFLED, "S4D")
     deviates = (
-        "32 tokens and 4 of them copied at laptop; thousands of rows against 25 million; Mamba has its own "
-        "short convolution and gate, S4 and S4D neither: blocks as they are, of equal parameters and state"
+        "32 tokens and 4 of them copied (laptop); thousands of rows against 25 million; Mamba has its own "
+        "short convolution and gate, S4D neither: blocks as they are, of equal parameters and state"
     )
     diverged = {"accuracy": 0.0}
     scales = {
         "smoke": Budget(
-            length=16, copied=2, vocab=8, width=16, steps=250, batch=32, every=50, rates="0.005", seconds=4.0
+            length=16,
+            copied=2,
+            vocab=8,
+            width=16,
+            steps=200,
+            batch=32,
+            every=50,
+            rates="0.005",
+            seconds=4.0,
         ),
         "laptop": Budget(
             length=32,
@@ -52,7 +58,7 @@ class SelectionNeedsTokens(Claim):
             vocab=16,
             width=32,
             steps=800,
-            batch=32,
+            batch=64,
             every=100,
             rates="0.003,0.001",
             seconds=60.0,
@@ -73,20 +79,22 @@ class SelectionNeedsTokens(Claim):
     def run(self, budget: Budget, seed: int) -> Iterator[Row]:
         from posterhall.claims.state_space._in_context import copying
 
-        yield Row("Mamba", seed, **copying("mamba", budget, seed))
-        others = {arm: copying(arm.lower(), budget, seed) for arm in ("S4", "S4D")}
-        for arm, found in others.items():
-            yield Row(arm, seed, **found)
-        yield Row(_INVARIANT, seed, accuracy=max(found["accuracy"] for found in others.values()))
-        yield Row(_SHUFFLED, seed, **copying("mamba", budget, seed, shuffled=True))
+        found = copying("mamba", budget, seed)
+        yield Row("Mamba", seed, **found)
+        yield Row("S4D", seed, **copying("s4d", budget, seed))
+        same = budget.replace(rates=str(found["lr"]))  # of rows that can be answered: one training less
+        yield Row(_SHUFFLED, seed, **copying("mamba", same, seed, shuffled=True))
 
     def figure(self, rows: Sequence[Row]) -> Figure:
-        shown = Axis("tokens copied", percent=True, low=0.0, high=1.0)
+        arms = ("Mamba", "S4D")
         return Figure(
-            Panel(Strip.of(rows, "accuracy", ("Mamba", "S4", "S4D", _SHUFFLED)), x=shown),
-            Panel(Strip.of(rows, "parameters", ("Mamba", "S4", "S4D")), x=Axis("parameters", low=0.0)),
-            Panel(Strip.of(rows, "state_bytes", ("Mamba", "S4", "S4D")), x=Axis("bytes of state", low=0.0)),
-            caption="Tokens copied right on test rows, and what the models are of.",
+            Panel(
+                Strip.of(rows, "accuracy", (*arms, _SHUFFLED)),
+                x=Axis("tokens copied", percent=True, low=0.0, high=1.0),
+            ),
+            Panel(Strip.of(rows, "parameters", arms), x=Axis("parameters", low=0.0)),
+            Panel(Strip.of(rows, "state_bytes", arms), x=Axis("bytes of state", low=0.0)),
+            caption="Tokens copied right on test rows, and the sizes of the models.",
         )
 
 
