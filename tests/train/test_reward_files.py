@@ -134,6 +134,18 @@ def test_an_adapter_over_four_bits_goes_on_and_comes_back_as_it_was(checkpoint, 
     assert found.std() == pytest.approx(done["reward_std"], rel=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_an_adapter_can_be_merged_into_the_classifier(posterhall, checkpoint, pairs, tmp_path, kind):
+    done = trained(checkpoint(kind), pairs, tmp_path / "run", quantize="nf4", lora_rank=4)
+    merged = tmp_path / "merged"
+    posterhall("model", "merge", tmp_path / "run", "-o", merged, "--dtype", "float32", "--quiet")
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(merged)
+    found = scores(tmp_path / "run")
+    np.testing.assert_allclose(logits(theirs, merged), found + done["reward_offset"], atol=1e-4)
+    np.testing.assert_allclose(scores(merged), found, atol=1e-4)
+    assert theirs.config.pad_token_id == 257
+
+
 def test_any_classifier_of_last_states_with_one_label_is_a_reward_model(checkpoint, tmp_path):
     base = checkpoint("llama")
     config = transformers.AutoConfig.from_pretrained(base, num_labels=1)

@@ -230,7 +230,7 @@ def judging(directory: Path) -> DataError:
     """What is said of an adapter that judges texts where one that writes them is needed."""
     return DataError(
         f"{directory} is the adapter of a reward model (task_type {CLASSIFIER}), which writes no text; "
-        "give it as a reward (--reward, --score), or merge it with PEFT (merge_and_unload)"
+        "give it as a reward (--reward, --score), or merge it: posterhall model merge"
     )
 
 

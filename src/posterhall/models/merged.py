@@ -12,7 +12,7 @@ from posterhall.adapters.merging import Erased, Sums
 from posterhall.data import tensor_files
 from posterhall.errors import DataError
 from posterhall.extras import torch
-from posterhall.models import causal, hub, quantized, rewriting
+from posterhall.models import causal, hub, quantized, reward_files, rewriting
 from posterhall.models.quantized import Quantization
 from posterhall.quantize.blockwise import Quantized, quantize
 
@@ -54,6 +54,8 @@ def merge_checkpoint(
 ) -> Merged:
     """Write W + s B A for every adapted weight W, restored where it was quantised; all else as it is.
 
+    The adapter of a reward model comes out as the reward model, with its head.
+
     Args:
         path: the directory of an adapter, or a run that trained one.
         out: where; it must be empty, or not there.
@@ -77,12 +79,22 @@ def merge_checkpoint(
     kind = _dtype(dtype, config)
     layout = rewriting.layout(below)
     job = _Job(directory, below, layout, how, kind)
+    head: dict[str, Any] = {}
+    if saving.read_config(directory).classifies:
+        more, weight = reward_files.merged(directory, below)
+        config, head = config | more, {reward_files.HEAD: weight.to(job.dtype)}
+
+    def convert(name: str, tensor: torch.Tensor) -> dict[str, Any]:
+        made = {**job.convert(name, tensor), **head}
+        head.clear()  # once
+        return made
+
     note = {"adapter": tensor_files.fingerprint([directory / saving.WEIGHTS]), "base": hub.fingerprint(below)}
     kept = {name: value for name, value in config.items() if name != quantized.KEY}
     rewriting.rewrite(
         below,
         out,
-        job.convert,
+        convert,
         config={**kept, "dtype": kind, "torch_dtype": kind},
         metadata={_NOTE: json.dumps(note)},
         label="merge",

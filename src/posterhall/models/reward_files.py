@@ -133,6 +133,34 @@ def load(path: Path | str, *, dtype: Any = None, device: Any = "cpu") -> tuple[R
     return model.to(device).eval(), tokenizers.load(causal.text_files(directory))
 
 
+def merged(directory: Path, below: Path) -> tuple[dict[str, Any], torch.Tensor]:
+    """What a reward model has that is an adapter merged into its base: entries of config.json beside those of
+    the base, and the head (1, D).
+
+    Args:
+        directory: of the adapter.
+        below: of its base.
+
+    Raises:
+        DataError: if transformers has no classifier of the architecture.
+    """
+    from posterhall.data import tokenizer as tokenizers
+
+    config, head = saving.read_config(directory), saving.read_head(directory, HEAD)
+    if head is None:
+        raise _none(directory)
+    try:
+        own = [ARCHITECTURE] if _layouts.is_llama(hub.read_config(below)) else None
+    except DataError:  # of another architecture
+        own = [type(foreign_files.classifier(foreign_files.skeleton(below))).__name__]
+    said = hub.read_json(below / hub.CONFIG)
+    pad = said.get("pad_token_id")
+    if pad is None:
+        pad = tokenizers.load(causal.text_files(directory)).pad_id
+    named = {} if own is None else {"architectures": own}
+    return {**named, **_LABELS, "pad_token_id": pad, OFFSET: config.note.get(OFFSET, 0.0)}, head
+
+
 @dataclass(frozen=True)
 class _Found:
     """What files hold."""
