@@ -134,10 +134,10 @@ def test_a_negative_exponent_has_no_optimum():
 
 def test_contours_and_frontier_agree_with_the_law():
     law = DataConstrained()
-    plane = views.contours(law, 25e9, epochs=(1, 20), params=(1e9, 1e10), points=5)
-    assert plane.loss[2, 3] == pytest.approx(float(law.loss(plane.params[2], plane.epochs[3] * 25e9, 25e9)))
+    plane = views.contours(law, unique_tokens=25e9, tokens=(25e9, 5e11), params=(1e9, 1e10), points=5)
+    assert plane.loss[2, 3] == pytest.approx(float(law.loss(plane.params[2], plane.tokens[3], 25e9)))
     line = views.frontier(law, (1e20, 1e23), 25e9, points=4)
     assert (np.diff(line.loss) < 0).all()
     assert 6 * line.params * line.tokens == pytest.approx(line.flops)
     with pytest.raises(DataError, match="no range"):
-        views.contours(law, 25e9, epochs=(5, 5))
+        views.contours(law, tokens=(5, 5), params=(1e9, 1e10))

@@ -55,7 +55,8 @@ def ending(path: Path) -> Ending:
 
 
 def draw_fit(law: Law, runs: Runs, path: Path, *, level: float = 0.95) -> None:
-    """Write predicted against seen loss, and a panel for each profiled life.
+    """Write predicted against seen loss, the law's contours with the runs on them, and a panel for each
+    profiled life.
 
     Args:
         law: fitted to `runs`.
@@ -64,7 +65,7 @@ def draw_fit(law: Law, runs: Runs, path: Path, *, level: float = 0.95) -> None:
         level: of the profile's interval.
     """
     fit = law.fit_
-    with _page(path, 1 + len(fit.profiles)) as figure:
+    with _page(path, 2 + len(fit.profiles)) as figure:
         axes = figure.axes
         predicted = law.loss(runs.params, runs.tokens, runs.unique_tokens)
         epochs = runs.epochs
@@ -82,8 +83,45 @@ def draw_fit(law: Law, runs: Runs, path: Path, *, level: float = 0.95) -> None:
             bar.set_ticks(ticks.tolist(), labels=[f"{10**t:g}" for t in ticks.tolist()])
             bar.set_label("epochs")
             bar.outline.set_visible(False)
-        for each, (name, (grid, lowest)) in zip(axes[1:], fit.profiles.items(), strict=False):
+        _runs_on_contours(axes[1], law, runs, np.asarray(runs.loss / predicted - 1))
+        for each, (name, (grid, lowest)) in zip(axes[2:], fit.profiles.items(), strict=True):
             _profile(each, law, name, grid, lowest, level)
+
+
+def _runs_on_contours(axes: Axes, law: Law, runs: Runs, above: Any) -> None:
+    """Contours of loss, and the runs that they hold for, by how far they lie above the law."""
+    unique, chosen = _budget(runs) if law.needs_unique else (None, np.ones(len(runs), np.bool_))
+    tokens, params = runs.tokens[chosen], runs.params[chosen]
+    plane = views.contours(
+        law,
+        tokens=(tokens.min() / 2, tokens.max() * 2),
+        params=(params.min() / 2, params.max() * 2),
+        unique_tokens=unique,
+    )
+    _lines(axes, plane.tokens, plane)
+    most = max(1.0, float(np.quantile(np.abs(100 * above[chosen]), 0.95)))
+    dots = axes.scatter(
+        tokens, params, c=100 * above[chosen], s=16, cmap="coolwarm", vmin=-most, vmax=most, zorder=3,
+        linewidths=0.4, edgecolors=_INK,
+    )  # fmt: skip
+    bar = axes.figure.colorbar(dots, ax=axes, pad=0.02)
+    bar.set_label("loss seen above the law (%)")
+    bar.outline.set_visible(False)
+    axes.set_xlabel("tokens")
+    axes.set_ylabel("parameters")
+    of = f", {_count(unique)} unique tokens" if unique is not None else ", one epoch" * law.needs_unique
+    axes.set_title(f"loss by the law; {int(chosen.sum())} runs{of}")
+
+
+def _budget(runs: Runs) -> tuple[float | None, Any]:
+    """The unique tokens that most runs share, and those runs; None for tokens that are seen once."""
+    fresh = runs.epochs < 1.01
+    found: tuple[float | None, Any] = (None, fresh)
+    for each in np.unique(runs.unique_tokens):
+        same = np.abs(np.log(runs.unique_tokens / each)) < 0.01
+        if same.sum() > found[1].sum():
+            found = (float(each), same)
+    return found
 
 
 def _profile(axes: Axes, law: Law, name: str, grid: Any, lowest: Any, level: float) -> None:
@@ -167,25 +205,37 @@ def draw_allocation(
 def _contours(axes: Axes, law: Law, flops: float, unique_tokens: float, found: Allocation) -> None:
     most = max(20.0, 6 * found.epochs)
     plane = views.contours(
-        law, unique_tokens, epochs=(1.0, most), params=(found.params / 12, found.params * 12)
+        law,
+        tokens=(unique_tokens, most * unique_tokens),
+        params=(found.params / 12, found.params * 12),
+        unique_tokens=unique_tokens,
     )
+    epochs = plane.tokens / unique_tokens
+    _lines(axes, epochs, plane)
+    axes.plot(epochs, flops / (6 * plane.tokens), color=_INK, lw=1.0, ls=(0, (5, 2.5)))
+    axes.plot(found.epochs, found.params, "o", color=_RED, ms=6, zorder=3)
+    axes.set_xlabel(f"epochs over {_count(unique_tokens)} unique tokens")
+    axes.set_ylabel("parameters")
+    axes.set_title("loss; dashed is the budget")
+
+
+def _lines(axes: Axes, across: Any, plane: views.Contours) -> None:
+    """Lines of equal loss."""
     # Before the contours: gaps for their labels are cut in the scale that the axes have then.
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlim(float(plane.epochs[0]), float(plane.epochs[-1]))
+    axes.set_xlim(float(across[0]), float(across[-1]))
     axes.set_ylim(float(plane.params[0]), float(plane.params[-1]))
     levels = np.quantile(plane.loss, np.linspace(0.02, 0.9, 14))
-    lines = axes.contour(
-        plane.epochs, plane.params, plane.loss, levels=np.unique(levels), cmap="viridis_r", linewidths=0.9
-    )
+    apart = np.diff(levels, prepend=-np.inf) > 0.005 * np.ptp(plane.loss)  # a plateau has most quantiles
+    levels = levels[apart]
+    lines = axes.contour(across, plane.params, plane.loss, levels=levels, cmap="viridis_r", linewidths=0.9)
     axes.clabel(lines, fontsize=7, fmt="%.3f", inline_spacing=2)
-    epochs = plane.epochs
-    axes.plot(epochs, flops / (6 * epochs * unique_tokens), color=_INK, lw=1.0, ls=(0, (5, 2.5)))
-    axes.plot(found.epochs, found.params, "o", color=_RED, ms=6, zorder=3)
-    billions = quantity(unique_tokens).replace(" G", " B")  # as the table has them
-    axes.set_xlabel(f"epochs over {billions} unique tokens")
-    axes.set_ylabel("parameters")
-    axes.set_title("loss; dashed is the budget")
+
+
+def _count(tokens: float) -> str:
+    """Tokens in words, in billions as tables have them."""
+    return quantity(tokens).replace(" G", " B")
 
 
 @contextlib.contextmanager

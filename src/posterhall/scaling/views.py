@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Contours:
-    """Loss over epochs and parameters for a fixed number of unique tokens.
+    """Loss over tokens and parameters.
 
     Attributes:
-        epochs: (e,), tokens over unique tokens.
+        tokens: (t,), repetitions included.
         params: (p,).
-        loss: (p, e), nats a token.
-        unique_tokens: U.
+        loss: (p, t), nats a token.
+        unique_tokens: U; None means that no token is repeated.
     """
 
-    epochs: Array
+    tokens: Array
     params: Array
     loss: Array
-    unique_tokens: float
+    unique_tokens: float | None
 
 
 @dataclass(frozen=True)
@@ -48,30 +48,29 @@ class Frontier:
 
 def contours(
     law: Law,
-    unique_tokens: float,
     *,
-    epochs: tuple[float, float] = (1.0, 100.0),
-    params: tuple[float, float] = (1e8, 1e11),
+    tokens: tuple[float, float],
+    params: tuple[float, float],
+    unique_tokens: float | None = None,
     points: int = 121,
 ) -> Contours:
-    """Loss on a logarithmic grid of epochs and parameters.
+    """Loss on a logarithmic grid of tokens and parameters.
 
     Args:
         law: with constants.
-        unique_tokens: U > 0.
-        epochs, params: ranges, low below high, > 0.
+        tokens, params: ranges, low below high, > 0.
+        unique_tokens: U > 0; None means that no token is repeated.
         points: on each side, >= 2.
 
     Raises:
         DataError: on an empty range.
     """
-    for what, (low, high) in (("epochs", epochs), ("params", params)):
+    for what, (low, high) in (("tokens", tokens), ("params", params)):
         if not 0 < low < high:
             raise DataError(f"{what} from {low:g} to {high:g} is no range")
-    across = np.geomspace(*epochs, points)
+    across = np.geomspace(*tokens, points)
     up = np.geomspace(*params, points)
-    loss = law.loss(up[:, None], across[None, :] * unique_tokens, unique_tokens)
-    return Contours(across, up, loss, unique_tokens)
+    return Contours(across, up, law.loss(up[:, None], across[None, :], unique_tokens), unique_tokens)
 
 
 def frontier(
