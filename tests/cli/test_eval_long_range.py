@@ -35,7 +35,7 @@ def test_it_prints_tables_and_the_run(posterhall, tmp_path):
     again = posterhall(*TINY, *arms, "-o", str(run), "--resume", "--json", code=0)
     kept = json.loads((run / "artifacts" / "scores.json").read_text())
     assert json.loads(again.out) == kept
-    assert set(kept) == {"task", "seed", "seeds", "threads", "table", "models", "run"}
+    assert set(kept) == {"task", "seed", "seeds", "threads", "left_out", "table", "models", "run"}
     assert set(kept["table"][0]) == {
         "mixer", "length", "width", "parameters", "looks_ahead", "continuous", "accuracy", "sd", "interval",
         "accuracies", "lr", "chance", "steps", "seconds", "at", "rates",

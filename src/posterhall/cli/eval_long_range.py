@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,7 +63,9 @@ def long_range(
     ] = None,
     lr: Annotated[
         str | None,
-        typer.Option("--lr", metavar="LIST", help="Rates from which each model's is chosen [0.001,0.004]."),
+        typer.Option(
+            "--lr", metavar="LIST", help="Rates from which each model's is chosen [0.001,0.004,0.01]."
+        ),
     ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="Models of each kind [5].")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Of each training [500].")] = None,
@@ -129,7 +132,14 @@ def long_range(
         from posterhall.cli.model import device_of
 
         device_of(settings.device)
-    result = evaluate(settings, out=out, keep=keep, resume=resume, quiet=quiet)
+    result = evaluate(
+        settings,
+        out=out,
+        keep=keep,
+        resume=resume,
+        quiet=quiet,
+        warn=lambda message: print(f"warning: {message}", file=sys.stderr),
+    )
     if figure is not None:
         from posterhall.report.long_range_plot import draw
 

@@ -145,6 +145,16 @@ def test_dropout_follows_from_the_number_of_the_pass(name):
     torch.testing.assert_close(model(rows), model(rows))
 
 
+def test_an_lstm_begins_by_remembering():
+    torch_has = torch.nn.LSTM(16, 16)  # gates of inputs, forgetting, cells, outputs
+    assert torch_has.bias_ih_l0.shape == (64,)
+    for layer in Classifier(small("lstm", both_ways=True), seed=0).stack.layers:
+        for end in ("", "_reverse"):
+            both = getattr(layer, f"bias_ih_l0{end}") + getattr(layer, f"bias_hh_l0{end}")
+            assert both[16:32].tolist() == [1.0] * 16
+            assert bool((both[:16].abs() < 0.5 + 1e-6).all())
+
+
 @pytest.mark.parametrize("name", ["attention", "mamba", "lstm"])
 def test_equal_seeds_give_equal_weights_whatever_was_drawn_before(name):
     first = Classifier(small(name), seed=5).state_dict()

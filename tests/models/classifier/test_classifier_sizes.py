@@ -34,7 +34,9 @@ def rows(length=16, seed=0):
     return torch.empty(3, length, 1).normal_(generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize(("name", "multiple"), [("lstm", 1), ("gru", 1), ("attention", 4), ("mamba2", 4)])
+@pytest.mark.parametrize(
+    ("name", "multiple"), [("lstm", 1), ("gru", 1), ("attention", 4), ("mamba2", 4), ("mamba2", 3)]
+)
 def test_the_width_is_that_whose_parameters_come_nearest(name, multiple):
     wanted = parameters(Classifier(of("s4d", dim=24)))
     found = sized(of(name), wanted, multiple=multiple)

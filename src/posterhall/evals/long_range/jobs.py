@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def evaluate(
     keep: bool = False,
     resume: bool = False,
     quiet: bool = True,
+    warn: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Train, choose and test every model of a grid.
 
@@ -37,6 +39,7 @@ def evaluate(
             them.
         resume: go on with the run that is there: models that are finished are not trained again.
         quiet: no progress on stderr.
+        warn: is told of what a reader left out.
 
     Returns:
         What scores.json holds; see docs/reference/json.md.
@@ -51,7 +54,9 @@ def evaluate(
     if keep and out is None:
         raise UsageError("models are kept in a run; name its directory")
     require("torch", "train", "training models")
-    _check(settings)
+    left_out = _check(settings)
+    if left_out and warn is not None:
+        warn(f"left out: {left_out}")
     grid = cells(settings)
 
     def train(cell: Cell, run: Run | None, told: grids.Told) -> dict[str, Any]:
@@ -68,6 +73,7 @@ def evaluate(
             "seed": settings.seed,
             "seeds": settings.seeds,
             "threads": devices.cores(),
+            "left_out": left_out,
             "table": summarise(settings.mixers, done),
             "models": done,
             "run": str(run.path) if run else None,
@@ -87,17 +93,25 @@ def evaluate(
     )
 
 
-def _check(settings: LongRangeSettings) -> None:
+def _check(settings: LongRangeSettings) -> str:
     """Make what will be classified, and take a step with each arm at each length: a mistake shows before an
-    hour of training, and what is loaded and compiled only once is not counted among a model's seconds."""
+    hour of training, and what is loaded and compiled only once is not counted among a model's seconds.
+
+    Returns:
+        What the readers left out, in words.
+    """
     from posterhall.evals.long_range import tasks, training
 
     for length in settings.evaluate_at:
         tasks.load(settings, length, settings.seed)
+    left_out: dict[str, None] = {}
     for length in settings.trained_lengths:
         for rate in settings.rates:
             tasks.load(settings, length, settings.seed, rate)
-        training.rehearse(settings, tasks.load(settings, length, settings.seed))
+        data = tasks.load(settings, length, settings.seed)
+        left_out[data.refusals.reasons()] = None
+        training.rehearse(settings, data)
+    return "; ".join(each for each in left_out if each)
 
 
 def _folder(settings: LongRangeSettings, cell: Cell) -> str:

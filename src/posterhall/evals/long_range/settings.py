@@ -62,7 +62,7 @@ class LongRangeSettings:
     (`posterhall.models.classifier.WHOLE`)."""
     dropout: float = 0.0
     """After the input, each mixer and each feed-forward layer (S4: 0, images .1)."""
-    lr: tuple[float, ...] = (1e-3, 4e-3)
+    lr: tuple[float, ...] = (1e-3, 4e-3, 1e-2)
     """Peak rates, from which each model's is chosen (S4: .001 to .01)."""
     seeds: int = 5
     """Models of each kind; model i has seed + i: division or rows, weights and order follow from it."""

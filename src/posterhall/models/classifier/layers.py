@@ -76,7 +76,16 @@ class Recurrent(nn.Module):
             kind(self.width if layer else inputs, dim, batch_first=True, bidirectional=both_ways)
             for layer in range(layers)
         )
-        self.both_ways = both_ways
+        self.cell, self.both_ways = cell, both_ways
+
+    def remember(self) -> None:
+        """Let an LSTM's forget gates begin open, with biases of 1: on long rows others learn late if at all
+        (Gers et al. 2000; Jozefowicz et al. 2015, §3)."""
+        if self.cell == "lstm":
+            for layer in self.layers:
+                for name, bias in layer.named_parameters():
+                    if name.startswith("bias"):  # of inputs, forgetting, cells, outputs, twice: they add up
+                        bias.data.chunk(4)[1].fill_(1.0 if name.startswith("bias_ih") else 0.0)
 
     def forward(
         self, x: torch.Tensor, valid: Sequence[int] | None, share: float, noise: int | None

@@ -95,6 +95,7 @@ class Classifier(nn.Module):
             generator = drawn("recurrent")
             for parameter in self.parameters():  # as torch has it, but from a generator
                 parameter.uniform_(-bound, bound, generator=generator)
+            self.stack.remember()
             if self.config.vocab is not None:
                 self.embedding.normal_(0.0, bound, generator=drawn("embedding"))
             return
@@ -124,10 +125,10 @@ class Classifier(nn.Module):
 
     @property
     def looks_ahead(self) -> bool:
-        """Whether every layer sees what comes after a position."""
+        """Whether some layer sees what comes after a position."""
         if self.config.recurrent:
             return self.config.both_ways
-        return not any(mixer.causal for mixer in self._mixers())
+        return not all(mixer.causal for mixer in self._mixers())
 
     @property
     def continuous(self) -> bool:

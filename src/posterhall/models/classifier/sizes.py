@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
+import functools
+from dataclasses import replace
 
 from posterhall.errors import DataError
 from posterhall.extras import nn, torch
@@ -30,24 +30,45 @@ def sized(config: ClassifierConfig, wanted: int, *, multiple: int = 1) -> Classi
         DataError: if no width can be (mixers or settings that do not exist).
     """
     refused: DataError | None = None
-    best: tuple[int, ClassifierConfig] | None = None
-    for dim in itertools.count(multiple, multiple):
+
+    @functools.cache
+    def count(times: int) -> int | None:
+        nonlocal refused
         try:
-            each = dataclasses.replace(config, dim=dim)
-            count = parameters(Classifier(each, seed=None))
+            return parameters(Classifier(replace(config, dim=times * multiple), seed=None))
         except DataError as error:  # some widths do not suit some mixers
             refused = error
-            if dim > _WIDEST:
-                break
-            continue
-        if best is None or abs(count - wanted) < abs(best[0] - wanted):
-            best = count, each
-        if count >= wanted or dim > _WIDEST:
-            break
-    if best is None:
+            return None
+
+    def first(start: int, stop: int) -> tuple[int, int] | None:
+        """The first width from one multiple to before another that can be, and its parameters."""
+        counts = ((times, count(times)) for times in range(start, stop))
+        return next(((times, many) for times, many in counts if many is not None), None)
+
+    low: tuple[int, int] | None = None
+    high: tuple[int, int] | None = None
+    times = 1
+    while high is None and times * multiple <= _WIDEST:
+        found = first(times, 2 * times)
+        if found is not None and found[1] >= wanted:
+            high = found
+        else:
+            low, times = found or low, 2 * times
+    # Parameters grow with the width: the two that enclose what is wanted are found by halving.
+    floor, ceiling = (low[0] if low else 0), (high[0] if high else 0)
+    while ceiling - floor > 1:
+        middle = (floor + ceiling) // 2
+        found = first(middle, ceiling)
+        if found is None or found[1] >= wanted:
+            high, ceiling = found or high, middle
+        else:
+            low, floor = found, found[0]
+    candidates = [each for each in (low, high) if each is not None]
+    if not candidates:
         assert refused is not None  # noqa: S101 - for the type checker
         raise refused
-    return best[1]
+    times = min(candidates, key=lambda each: abs(each[1] - wanted))[0]
+    return replace(config, dim=times * multiple)
 
 
 def lengthened(model: Classifier, max_length: int) -> Classifier:
@@ -58,7 +79,7 @@ def lengthened(model: Classifier, max_length: int) -> Classifier:
             base_conv, linformer, mega, learned positions).
     """
     config = model.config
-    longer = Classifier(dataclasses.replace(config, max_length=max_length), seed=None).eval()
+    longer = Classifier(replace(config, max_length=max_length), seed=None).eval()
     bound = DataError(
         f"{', '.join(dict.fromkeys(config.mixers))}"
         f"{' with learned positions' if config.positions == 'learned' else ''}: bound to rows of up to "
