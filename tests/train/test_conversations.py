@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import chat_checkpoints
@@ -178,6 +179,13 @@ def test_a_reward_model_gives_tokens_and_texts_the_same_rewards(model):
     as_they_are = reward.rewards(ids, mask).numpy()  # which end a newline before what was trained
     assert as_they_are[0] != pytest.approx(texts[0], abs=1e-4)
     assert found[2] == pytest.approx(as_they_are[2], abs=1e-6)
+
+    # Where there is no room for the newline it is read at the end of the turn.
+    reward.backbone.config = dataclasses.replace(reward.backbone.config, max_length=len(rows[0]))
+    full = Learned(reward, words, "full", template=template).of_tokens(words, known)(ids, mask).numpy()
+    assert full[0] == pytest.approx(as_they_are[0], abs=1e-6)
+    assert full[1] == pytest.approx(found[1], abs=1e-5)
+    reward.backbone.config = dataclasses.replace(reward.backbone.config, max_length=128)
 
     # One with a form of its own reads conversations anew, in that.
     plain = Learned(reward, words, "plain")

@@ -222,7 +222,7 @@ def test_the_command_says_what_came_out(posterhall, job, tmp_path):
     assert "leaves no room" in failed.err  # 53 tokens for a model of 48
 
 
-def test_a_reward_model_of_another_tokeniser_is_refused(job, tmp_path):
+def test_a_reward_model_of_another_tokeniser_or_for_shorter_texts_is_refused(job, tmp_path):
     from posterhall.models import reward as rewards
     from posterhall.models import reward_files
     from posterhall.train.ppo import train_ppo
@@ -238,6 +238,10 @@ def test_a_reward_model_of_another_tokeniser_is_refused(job, tmp_path):
     assert math.isfinite(done["train"]["reward"])
     with pytest.raises(DataError, match="another tokeniser"):
         Learned(scores, Other(), "other").of_tokens(ByteTokenizer())
+    short = rewards.RewardModel(decoder(vocab_size=258, max_length=15, seed=1))
+    reward_files.save(short, tmp_path / "short", tokenizer=ByteTokenizer())
+    with pytest.raises(DataError, match="reads at most 15 tokens; prompts with answers have up to 16"):
+        train_ppo(settings_of(str(tmp_path / "short")), model, [prompts], tmp_path / "no", device="cpu")
 
 
 @pytest.mark.parametrize(

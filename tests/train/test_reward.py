@@ -72,6 +72,9 @@ def test_padding_does_not_show_and_texts_give_what_tokens_give():
     ids = torch.tensor([[256, *b"a: b", 256]])
     wanted = (reward.backbone.hidden(ids)[0, -1] @ reward.head).item()
     assert alone[0] == pytest.approx(wanted, abs=1e-5)
+    some = score_texts(reward, ByteTokenizer(), ["x" * 80, "a:"], ["y", " b"])
+    assert np.isnan(some[0])
+    assert some[1] == pytest.approx(alone[0], abs=1e-5)
     with pytest.raises(DataError, match="reads at most 64"):
         score_texts(reward, ByteTokenizer(), ["x" * 80], ["y"])
     with pytest.raises(DataError, match="marks no token"):

@@ -191,22 +191,25 @@ class Reader:
     def score(
         self, model: RewardModel, prompts: Sequence[Asked], answers: Sequence[str]
     ) -> NDArray[np.float64]:
-        """Rewards of answers to prompts, (n,); NaN where there is no way to write one.
+        """Rewards of answers to prompts, (n,); NaN for what is too long, or cannot be written.
 
         Raises:
-            DataError: for a text that is too long.
+            DataError: if all are too long.
         """
         longest = model.config.max_length
         rows = self.rows(prompts, answers)
-        for number, row in enumerate(rows, 1):
-            if row is not None and not 1 <= len(row) <= longest:
-                raise DataError(
-                    f"prompt and answer {number:,} have {len(row):,} tokens; the reward model reads at "
-                    f"most {longest:,}. Ask for shorter answers"
-                )
         found = np.full(len(rows), np.nan)
-        kept = [i for i, row in enumerate(rows) if row is not None]
-        wholes = [row for row in rows if row is not None]
+        kept, wholes = [], []
+        for i, row in enumerate(rows):
+            if row is not None and 1 <= len(row) <= longest:
+                kept.append(i)
+                wholes.append(row)
+        shortest = min((len(row) for row in rows if row is not None), default=0)
+        if shortest > longest:
+            raise DataError(
+                f"prompts with answers have {shortest:,} tokens or more; the reward model reads at most "
+                f"{longest:,}. Ask for shorter answers"
+            )
         for some in _alike(wholes):
             width = max(len(wholes[i]) for i in some)
             padded = torch.tensor([wholes[i] + [0] * (width - len(wholes[i])) for i in some])

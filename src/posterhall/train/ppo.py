@@ -212,6 +212,7 @@ def train_ppo(
             _tell_long(part, settings, start, warn)
         policy, tokenizer = start.model, start.tokenizer
         with scorers.scorer(settings.reward, device=policy.device, **(judge_options or {})) as scorer:
+            _check_reads(scorer, [*train.ids, *held.ids], settings)
             trained = fit_ppo(
                 policy,
                 train.ids,
@@ -297,6 +298,17 @@ def _prompts(
         part.ids.append(ids)
         part.rows.append(row)
     return found, parts[1], parts[0]
+
+
+def _check_reads(scorer: scorers.Scorer, prompts: Sequence[NDArray[np.int32]], settings: PpoSettings) -> None:
+    """Refuse a reward that could not read what is going to be sampled."""
+    longest = max(map(len, prompts)) + settings.max_new_tokens
+    if scorer.longest is not None and longest > scorer.longest:
+        raise DataError(
+            f"the reward model {scorer.name} reads at most {scorer.longest:,} tokens; prompts with answers "
+            f"have up to {longest:,}. Lower --max-new-tokens, leave out long prompts, or train one on a model of "
+            "longer texts"
+        )
 
 
 def _tell_long(

@@ -60,10 +60,12 @@ class Scorer(abc.ABC):
     Attributes:
         name: as it was given.
         unread: answers for which no reward could be read so far (a judge's replies without a score).
+        longest: most tokens of a prompt with its answer, in the tokens of `of_tokens`; None: any number.
     """
 
     name: str
     unread: int = 0
+    longest: int | None = None
 
     @abc.abstractmethod
     def score(self, prompts: Sequence[Asked], answers: Sequence[str]) -> NDArray[np.float64]:
@@ -266,10 +268,11 @@ class Learned(Scorer):
         from posterhall.models.reward import Reader
 
         self.name, self.model, self.tokenizer = name, model, tokenizer
+        self.longest = int(model.config.max_length)
         self._reader = Reader(tokenizer, template)
 
     def score(self, prompts: Sequence[Asked], answers: Sequence[str]) -> NDArray[np.float64]:
-        """See `Scorer.score`; NaN for a conversation that its template does not take."""
+        """See `Scorer.score`; NaN for what is too long, or a conversation that its template does not take."""
         return self._reader.score(self.model, prompts, answers)
 
     def of_tokens(
@@ -289,20 +292,26 @@ class Learned(Scorer):
         closing = self._reader.closing
         if not known or len(closing) < 2:
             return self.model.rewards
-        return lambda ids, mask: self.model.rewards(*_closed(ids, mask, closing, known))
+        longest = self.model.config.max_length
+        return lambda ids, mask: self.model.rewards(*_closed(ids, mask, closing, known, longest))
 
 
 def _closed(
-    ids: torch.Tensor, mask: torch.Tensor, closing: Sequence[int], conversations: Container[tuple[int, ...]]
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    closing: Sequence[int],
+    conversations: Container[tuple[int, ...]],
+    longest: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Conversations whose answer came to the end of its turn go on to where the template's text ends: there
-    a reward is read off in training."""
+    """Conversations whose answer came to the end of its turn go on to where the template's text ends, if
+    there is room: there a reward is read off in training."""
     end, tail = closing[0], torch.tensor(closing[1:], device=ids.device)
     ids, mask = (functional.pad(each, (0, len(tail))) for each in (ids, mask))
     for row in range(len(ids)):
         places = mask[row].nonzero()[:, 0]
         start, after = int(places[0]), int(places[-1]) + 1
-        if ids[row, after - 1] == end and tuple(ids[row, :start].tolist()) in conversations:
+        room = after + len(tail) <= longest
+        if room and ids[row, after - 1] == end and tuple(ids[row, :start].tolist()) in conversations:
             ids[row, after : after + len(tail)] = tail
             mask[row, after : after + len(tail)] = True
     return ids, mask
