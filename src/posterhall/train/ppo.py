@@ -306,8 +306,8 @@ def _check_reads(scorer: scorers.Scorer, prompts: Sequence[NDArray[np.int32]], s
     if scorer.longest is not None and longest > scorer.longest:
         raise DataError(
             f"the reward model {scorer.name} reads at most {scorer.longest:,} tokens; prompts with answers "
-            f"have up to {longest:,}. Lower --max-new-tokens, leave out long prompts, or train one on a model of "
-            "longer texts"
+            f"have up to {longest:,}. Lower --max-new-tokens, leave out long prompts, or train one on "
+            "a model of longer texts"
         )
 
 
