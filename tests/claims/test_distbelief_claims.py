@@ -11,7 +11,6 @@ import pytest
 
 from posterhall.claims import Budget, Row, decide, load
 from posterhall.claims.distbelief import killing, rates
-from posterhall.claims.distbelief.draw import mean_line, median_line
 from posterhall.claims.distbelief.network import (
     CHANCE,
     DrawnAgain,
@@ -22,6 +21,7 @@ from posterhall.claims.distbelief.network import (
     staleness_shares,
 )
 from posterhall.claims.distbelief.vectors import Corpus, HeldOut, WordTask, kept_share
+from posterhall.claims.lines import mean_line, median_line
 from posterhall.embeddings.parameter_server import Simulation, Timing
 from posterhall.embeddings.parameter_server.processes import ProcessFleet
 from posterhall.errors import DataError

@@ -115,7 +115,7 @@ def _rows(budget: Budget, seed: int, sparse: str, dense: str, *, subsample: floa
 
 
 def _figure(rows: Sequence[Row], sparse: str, dense: str) -> Figure:
-    from posterhall.claims.distbelief.draw import mean_line, median_line
+    from posterhall.claims.lines import mean_line, median_line
 
     tenths = range(1, 11)
     across = Axis("tenth of the words, most frequent first")

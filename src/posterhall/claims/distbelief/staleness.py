@@ -77,7 +77,7 @@ class AsynchronyIsNearlyFree(Claim):
                 yield Row(f"{_count(replicas)}, Adagrad {gamma:g}", seed, loss=final_loss(done))
 
     def figure(self, rows: Sequence[Row]) -> Figure:
-        from posterhall.claims.distbelief.draw import arms_of, mean_line
+        from posterhall.claims.lines import arms_of, mean_line
 
         arms = arms_of(rows)
         settings = list(dict.fromkeys(arm.split(", ", 1)[1] for arm in arms))
@@ -212,7 +212,7 @@ class AdagradExtendsReplicas(Claim):
                 )
 
     def figure(self, rows: Sequence[Row]) -> Figure:
-        from posterhall.claims.distbelief.draw import arms_of, mean_line
+        from posterhall.claims.lines import arms_of, mean_line
 
         lines = []
         for arm in arms_of(rows):
@@ -273,7 +273,7 @@ class WarmStartHelps(Claim):
             yield Row(arm, seed, loss=final_loss(done), pushes=at, curve=curve(done, at))
 
     def figure(self, rows: Sequence[Row]) -> Figure:
-        from posterhall.claims.distbelief.draw import arms_of, mean_line
+        from posterhall.claims.lines import arms_of, mean_line
 
         at = rows[0]["pushes"]
         assert isinstance(at, tuple)  # noqa: S101 - for the type checker

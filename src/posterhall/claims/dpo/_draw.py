@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from posterhall.claims import Axis, Line, Panel, Points, Row
+from posterhall.claims.lines import numbers
 
 KL = Axis("KL to the reference (nats)", low=0.0)
-
-
-def numbers(row: Row, metric: str) -> tuple[float, ...]:
-    """A metric of a row that is a list."""
-    value = row[metric]
-    return value if isinstance(value, tuple) else (value,)
 
 
 def frontier_panels(rows: Sequence[Row], arms: Sequence[str]) -> tuple[Panel, Panel]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from posterhall.claims import Axis, Budget, Claim, Figure, Line, Panel, Row, Strip, Threshold, claim
-from posterhall.claims.dpo._draw import KL, numbers
+from posterhall.claims.dpo._draw import KL
 from posterhall.claims.dpo.frontier import LABORATORY
+from posterhall.claims.lines import numbers
 
 _FEW = (
     f"{LABORATORY}; the reward model learns from the pairs of 64 prompts, so that it is as wrong as one is "

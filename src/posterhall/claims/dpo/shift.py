@@ -83,7 +83,7 @@ class TemperatureCostsBothTheSame(Claim):
             yield Row(arm, seed, variation=max(wins) - min(wins), wins=wins, kl=point.kl, reward=point.reward)
 
     def figure(self, rows: Sequence[Row]) -> Figure:
-        from posterhall.claims.distbelief.draw import mean_line
+        from posterhall.claims.lines import mean_line
 
         arms = (*self.kind.names, "DPO, labels at random")
         lines: list[Line] = [mean_line(rows, arm, TEMPERATURES, "wins", label=arm) for arm in arms]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from posterhall.claims import Axis, Budget, Claim, Figure, Paired, Panel, Points, Row, Strip, claim
-from posterhall.claims.dpo._draw import KL, numbers
+from posterhall.claims.dpo._draw import KL
+from posterhall.claims.lines import numbers
 
 _BETAS = (0.1, 1.0)
 _NS = (4, 16)

@@ -61,7 +61,7 @@ def curve_panel(
     Args:
         arms: arm to the line's label.
     """
-    from posterhall.claims.distbelief.draw import mean_line
+    from posterhall.claims.lines import mean_line
 
     lines: list[Line] = []
     for arm, label in arms.items():

@@ -41,8 +41,7 @@ class _AtAFixedBudget(Claim):
         yield from rows(budget, seed)
 
     def figure(self, rows: Sequence[Row]) -> Figure:
-        from posterhall.claims.distbelief.draw import mean_line
-        from posterhall.claims.dpo._draw import numbers
+        from posterhall.claims.lines import mean_line, numbers
 
         one = next(row for row in rows if row.arm == SHUFFLED)
         steps, plateau, taps = numbers(one, "steps"), one.number("plateau"), one.number("conv")

@@ -115,7 +115,7 @@ def _unrounded(seed: int) -> list[list[Published]]:
 
 def _by_model(rows: Sequence[Row], arm: str, metric: str, label: str, line: Reference) -> Panel:
     """Means over seeds of a list that has a number for each model of the table."""
-    from posterhall.claims.distbelief.draw import mean_line
+    from posterhall.claims.lines import mean_line
     from posterhall.evals.recall.published import ZOOLOGY
 
     models = [f"{each.model} {each.parameters:g}M" for size in ZOOLOGY for each in size]

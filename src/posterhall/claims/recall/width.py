@@ -83,8 +83,7 @@ class WidthFollowsLength(Claim):
         yield Row(_LESSER, seed, growth=min(growths[arm] for arm in ("Hyena", "BaseConv")))
 
     def figure(self, rows: Sequence[Row]) -> Figure:
-        from posterhall.claims.distbelief.draw import mean_line
-        from posterhall.claims.dpo._draw import numbers
+        from posterhall.claims.lines import mean_line, numbers
 
         lengths = numbers(next(row for row in rows if row.arm == "attention"), "lengths")
         diagonal = Line("width = length", lengths, lengths, dashed=True, markers=False)

@@ -59,8 +59,7 @@ class ConvolutionsGrowSlower(Claim):
         yield Row(_STEEPEST, seed, slope=max(slopes[arm] for arm in _QUICK))
 
     def figure(self, rows: Sequence[Row]) -> Figure:
-        from posterhall.claims.distbelief.draw import mean_line
-        from posterhall.claims.dpo._draw import numbers
+        from posterhall.claims.lines import mean_line, numbers
 
         arms = ("attention", *_QUICK, _WINDOW)
         lengths = numbers(next(row for row in rows if row.arm == "attention"), "lengths")

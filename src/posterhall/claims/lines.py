@@ -1,4 +1,4 @@
-"""Lines for the figures of these claims: means over seeds of what rows hold as lists."""
+"""Lines for the figures of claims: means over seeds of what rows hold as lists."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from posterhall import stats
-from posterhall.claims import Line, Row
+from posterhall.claims.figures import Line
+from posterhall.claims.rows import Row
+
+
+def numbers(row: Row, metric: str) -> tuple[float, ...]:
+    """A metric of a row that is a list."""
+    value = row[metric]
+    return value if isinstance(value, tuple) else (value,)
 
 
 def mean_line(
