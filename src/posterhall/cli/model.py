@@ -59,7 +59,7 @@ def info(model: Model, json: Json = False) -> None:
     else:
         facts |= {
             **_shape(config),
-            "parameters": _parameters(config),
+            "parameters": parameters_of(config),
             "training_flops_per_token": flops_per_token(config, config.max_length),
         }
     facts |= {
@@ -380,7 +380,8 @@ def _shape(config: DecoderConfig) -> dict[str, Any]:
     }
 
 
-def _parameters(config: DecoderConfig) -> dict[str, int]:
+def parameters_of(config: DecoderConfig) -> dict[str, int]:
+    """Parameters by part, as JSON shows them."""
     from dataclasses import asdict
 
     from posterhall.models.counts import parameters_count

@@ -132,6 +132,7 @@ _SAID = {
 def _facts(
     models: dict[str, Decoder], profiles: dict[str, list[Profile]], settings: ProfileSettings, threads: int
 ) -> dict[str, Any]:
+    from posterhall.cli.model import parameters_of
     from posterhall.models.profile import crossing_of_seconds, crossing_of_work
 
     found = []
@@ -147,7 +148,7 @@ def _facts(
                 "ffn_blocks": config.ffn_blocks if feeds and config.ffn != "dense" else None,
                 "dim": config.dim,
                 "layers": config.layers,
-                "parameters": _parameters(model),
+                "parameters": parameters_of(config),
                 "lengths": [_length(each) for each in measured],
                 "crossing": None
                 if not feeds
@@ -164,15 +165,6 @@ def _facts(
         "threads": threads,
         "models": found,
     }
-
-
-def _parameters(model: Decoder) -> dict[str, int]:
-    from dataclasses import asdict
-
-    from posterhall.models.counts import parameters_count
-
-    parts = parameters_count(model.config)
-    return {"total": parts.total, **asdict(parts)}
 
 
 def _length(measured: Profile) -> dict[str, Any]:
