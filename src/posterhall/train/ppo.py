@@ -206,12 +206,14 @@ def train_ppo(
 
     def work(run: Run | None, _: distributed.World) -> dict[str, Any]:
         _one_process()
-        start = starting.begin(settings, model, device=device, now=starting.time_of(out))
+        now = starting.time_of(out)
+        start = starting.begin(settings, model, device=device, now=now)
         found, train, held = _prompts(settings, start, sources, held_out)
         for part in (train, held):
             _tell_long(part, settings, start, warn)
         policy, tokenizer = start.model, start.tokenizer
-        with scorers.scorer(settings.reward, device=policy.device, **(judge_options or {})) as scorer:
+        how = {"device": policy.device, "now": now, **(judge_options or {})}
+        with scorers.scorer(settings.reward, **how) as scorer:
             _check_reads(scorer, [*train.ids, *held.ids], settings)
             trained = fit_ppo(
                 policy,

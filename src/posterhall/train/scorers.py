@@ -23,6 +23,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -110,12 +111,13 @@ class Scorer(abc.ABC):
         self.close()
 
 
-def scorer(spec: str, *, device: Any = "cpu", **options: Any) -> Scorer:
+def scorer(spec: str, *, device: Any = "cpu", now: datetime | None = None, **options: Any) -> Scorer:
     """The reward that a text names; see above.
 
     Args:
         spec: the text.
         device: of a reward model or classifier.
+        now: what a reward model's chat template that asks for the date is told; None: the time of reading.
         options: of a model that judges; see `posterhall.lm.stack.connect`.
 
     Raises:
@@ -139,7 +141,7 @@ def scorer(spec: str, *, device: Any = "cpu", **options: Any) -> Scorer:
 
     place = hub.locate(rest)
     model, tokenizer = reward_files.load(place, device=device)
-    return Learned(model, tokenizer, spec, template=chat_template.load(causal.text_files(place)))
+    return Learned(model, tokenizer, spec, template=chat_template.load(causal.text_files(place), now=now))
 
 
 def files(spec: str) -> list[Path]:
