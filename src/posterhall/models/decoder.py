@@ -75,7 +75,8 @@ class Decoder(nn.Module):
                     self._mixer(layer).initialise(generator)
             if config.ffn != "dense":
                 for layer, block in enumerate(self.blocks):
-                    block.feed_forward.initialise(
+                    fed: Any = block.feed_forward
+                    fed.initialise(
                         torch.Generator().manual_seed(seeds.derive(seed, "decoder", "feed_forward", layer)),
                         std=config.init_std,
                         std_out=config.init_std / (2 * config.layers) ** 0.5,
