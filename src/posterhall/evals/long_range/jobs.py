@@ -11,6 +11,7 @@ from posterhall import devices
 from posterhall.config import to_dict
 from posterhall.errors import UsageError
 from posterhall.evals import grids
+from posterhall.evals.long_range import tasks
 from posterhall.evals.long_range.settings import Cell, LongRangeSettings, cells
 from posterhall.evals.long_range.summary import summarise
 from posterhall.extras import require
@@ -54,11 +55,25 @@ def evaluate(
     if keep and out is None:
         raise UsageError("models are kept in a run; name its directory")
     require("torch", "train", "training models")
-    left_out = _check(settings)
-    if left_out and warn is not None:
-        warn(f"left out: {left_out}")
     grid = cells(settings)
+    try:
+        left_out = _check(settings)
+        if left_out and warn is not None:
+            warn(f"left out: {left_out}")
+        return _evaluated(settings, grid, left_out, out, keep, resume, quiet)
+    finally:  # rows are kept for the models of a grid, not for files that may change afterwards
+        tasks.load.cache_clear()
 
+
+def _evaluated(
+    settings: LongRangeSettings,
+    grid: list[Cell],
+    left_out: str,
+    out: Path | None,
+    keep: bool,
+    resume: bool,
+    quiet: bool,
+) -> dict[str, Any]:
     def train(cell: Cell, run: Run | None, told: grids.Told) -> dict[str, Any]:
         from posterhall.evals.long_range import training
 
@@ -100,7 +115,7 @@ def _check(settings: LongRangeSettings) -> str:
     Returns:
         What the readers left out, in words.
     """
-    from posterhall.evals.long_range import tasks, training
+    from posterhall.evals.long_range import training
 
     for length in settings.evaluate_at:
         tasks.load(settings, length, settings.seed)

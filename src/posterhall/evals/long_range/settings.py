@@ -177,6 +177,7 @@ class LongRangeSettings:
 
         names, given = self._named(arm)
         transformer = names == [TRANSFORMER]
+        turns = tuple(itertools.islice(itertools.cycle(names), self.layers if len(names) > 1 else 1))
         rows = data.train.inputs
         return ClassifierConfig(
             classes=data.classes,
@@ -187,11 +188,7 @@ class LongRangeSettings:
             dim=self.width,
             layers=self.layers,
             heads=self.heads,
-            mixers=("attention",)
-            if transformer
-            else tuple(names)
-            if len(names) == 1
-            else tuple(itertools.islice(itertools.cycle(names), self.layers)),
+            mixers=("attention",) if transformer else turns,
             mixer_settings=given,
             both_ways=self.both_ways or transformer,
             positions="learned" if transformer else "rotary",

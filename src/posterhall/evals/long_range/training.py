@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from posterhall.data.epochs import Epochs
 from posterhall.data.labelled import Divided
 from posterhall.data.labelled import Sequences as Rows
 from posterhall.errors import DataError, Interrupted, MissingExtra, PosterhallError
+from posterhall.evals.grids import Told
 from posterhall.evals.long_range.settings import Cell, LongRangeSettings
 from posterhall.evals.long_range.tasks import load, positions
 from posterhall.extras import functional, torch
@@ -26,9 +28,6 @@ from posterhall.train.settings import TrainSettings
 
 _TESTED = 1 << 16
 """Positions at a time, about."""
-
-Told = Callable[[float, Mapping[str, Any]], None]
-"""(share of the work that is done, "lr", "step", "loss", "accuracy" and "seconds" at an evaluation)."""
 
 
 class Shuffled:
@@ -92,6 +91,38 @@ class Tuned:
     """Why trainings failed, by rate."""
 
 
+class _Watch:
+    """What is seen and told of one training while it goes on."""
+
+    def __init__(
+        self, rows: Rows, settings: TrainSettings, seconds: float | None, told: Callable[..., None]
+    ) -> None:
+        self.rows, self.lr, self.seconds, self.told = rows, settings.lr, seconds, told
+        self.steps = settings.steps or 1
+        self.every = settings.eval_every or self.steps
+        self.began = time.process_time()
+        self.curve: list[dict[str, float]] = []
+
+    def evaluate(self, model: Classifier) -> dict[str, float]:
+        """Score validation rows."""
+        found = score(model, self.rows)
+        step = min((len(self.curve) + 1) * self.every, self.steps)
+        line = {"lr": self.lr, "step": step, **found, "seconds": self.spent}
+        self.curve.append(line)
+        self.told(step / self.steps, line)
+        return found
+
+    def enough(self, found: Mapping[str, float]) -> bool:
+        """Whether its time is over."""
+        del found
+        return self.seconds is not None and self.spent > self.seconds
+
+    @property
+    def spent(self) -> float:
+        """CPU seconds so far."""
+        return time.process_time() - self.began
+
+
 def tune(
     build: Callable[[], Classifier],
     data: Divided,
@@ -108,61 +139,45 @@ def tune(
         build: makes it, as it begins.
         data: whose test rows are not looked at.
         rates: peak rates.
-        settings: of training; their `lr` is replaced, `steps` are given.
+        settings: of training, in steps; their `lr` is replaced.
         seed: of the rows' order, the same at every rate.
         seconds: most CPU seconds of a training, asked at each evaluation.
-        told: hears of each evaluation.
+        told: hears of each evaluation: "lr", "step", "loss", "accuracy" and "seconds" (CPU).
     """
     found = Tuned(None, None, None, 0, [], {})
     best = (-1.0, 0.0)
-    assert settings.steps is not None  # noqa: S101 - for the type checker
     for number, rate in enumerate(rates):
-        model = build()
-        began = time.process_time()
-        evaluated = 0
 
-        def evaluate(
-            trained: Any, rate: float = rate, began: float = began, number: int = number
-        ) -> dict[str, float]:
-            nonlocal evaluated
-            evaluated += 1
-            every = settings.eval_every or settings.steps
-            step = min(evaluated * every, settings.steps)  # type: ignore[operator, type-var]
-            line = score(trained, data.validation)
-            point = {"lr": rate, "step": step, **line, "seconds": time.process_time() - began}
-            found.curve.append(point)  # type: ignore[arg-type]
+        def tell(share: float, line: Mapping[str, Any], number: int = number) -> None:
             if told is not None:
-                told((number + step / settings.steps) / len(rates), point)  # type: ignore[operator]
-            return line
+                told((number + share) / len(rates), line)
 
-        def enough(line: Mapping[str, float], began: float = began) -> bool:
-            del line
-            return seconds is not None and time.process_time() - began > seconds
-
+        model, own = build(), dataclasses.replace(settings, lr=rate)
+        watch = _Watch(data.validation, own, seconds, tell)
         try:
             trained = fit(
                 model,
                 Shuffled(data.train, seed),
                 objective=classification,
-                settings=dataclasses.replace(settings, lr=rate),
-                evaluate=evaluate,
-                enough=enough,
+                settings=own,
+                evaluate=watch.evaluate,
+                enough=watch.enough,
             )
+            line = score(model.eval(), data.validation)
+            if not math.isfinite(line["loss"]):
+                raise PosterhallError(f"the loss on validation rows is {line['loss']} after the last step")
         except (Interrupted, MissingExtra):
             raise
         except PosterhallError as failed:  # it diverged: a result like others
             found.errors[rate] = str(failed)
             continue
-        line = score(model.eval(), data.validation)
+        finally:
+            found.curve += watch.curve
         worth = (line["accuracy"], -line["loss"])
         if found.model is None or worth > best:
             best = worth
-            found.model, found.lr, found.validation, found.steps = (
-                model,
-                rate,
-                line["accuracy"],
-                trained.steps,
-            )
+            found.model, found.lr = model, rate
+            found.validation, found.steps = line["accuracy"], trained.steps
     return found
 
 
@@ -181,7 +196,7 @@ def train(
         What the table needs: "mixer", "seed", "length" (positions of a row in training), "width",
         "parameters", "looks_ahead", "continuous"; "accuracy" on test rows, "validation", "lr", "steps";
         "seconds" (CPU, of all rates with their evaluations); "chance" (accuracy of always naming the class
-        that is most frequent in training); "at" and "rates" (see `_elsewhere`); "curve"; "errors" (by rate).
+        that is most frequent in training); "at" and "rates" (see `_tested`); "curve"; "errors" (by rate).
         Where all trainings failed, what depends on a model is None.
     """
     data = load(settings, cell.length, cell.seed)
