@@ -37,6 +37,7 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
 _vector = _VectorType()
 _ir_float = ir.FloatType()
 _ir_vector = ir.VectorType(_ir_float, LANES)
+_ir_words = ir.VectorType(ir.IntType(32), LANES)
 _FAST = ("contract", "reassoc", "nsz")
 
 
@@ -62,6 +63,36 @@ def load(typing_context: Any, array: Any, offset: Any) -> Any:
         return value
 
     return _vector(array, types.intp), codegen
+
+
+@intrinsic
+def low_halves(typing_context: Any, array: Any, offset: Any) -> Any:
+    """Vector of the bfloat16 in the lower halves of array[offset : offset + LANES]: where the lowest byte
+    comes first, the earlier ones of two neighbours."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        words = _words(context, builder, signature.args[0], args[0], args[1])
+        return builder.bitcast(builder.shl(words, ir.Constant(_ir_words, [16] * LANES)), _ir_vector)
+
+    return _vector(array, types.intp), codegen
+
+
+@intrinsic
+def high_halves(typing_context: Any, array: Any, offset: Any) -> Any:
+    """Vector of the bfloat16 in the upper halves of array[offset : offset + LANES]."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        words = _words(context, builder, signature.args[0], args[0], args[1])
+        return builder.bitcast(builder.and_(words, ir.Constant(_ir_words, [-1 << 16] * LANES)), _ir_vector)
+
+    return _vector(array, types.intp), codegen
+
+
+def _words(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
+    pointer = _element_pointer(context, builder, array_type, array, offset)
+    value = builder.load(builder.bitcast(pointer, _ir_words.as_pointer()))
+    value.align = 4
+    return value
 
 
 @intrinsic

@@ -47,6 +47,8 @@ what `_team` shares among them."""
 def rms_norm(x: torch.Tensor, gain: torch.Tensor, eps: float) -> torch.Tensor:
     """y = gain x / sqrt(mean(x^2) + eps) over the last dimension (Zhang & Sennrich 2019, eq. 4)."""
     if _is_plain(x, gain):
+        if not torch.is_grad_enabled():
+            return _normed(x, gain, eps)[0]
         return cast("torch.Tensor", _RMSNorm.apply(x, gain, eps))  # type: ignore[no-untyped-call]
     return functional.rms_norm(x, (x.shape[-1],), gain, eps)
 
@@ -170,24 +172,27 @@ def _private(parameter: torch.Tensor) -> Any:
     return parameter.detach().clone().numpy()
 
 
+def _normed(x: torch.Tensor, gain: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """`rms_norm`, and the inverse of each row's norm."""
+    dim = x.shape[-1]
+    if not _is_fused(x, gain):
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        inverse = norm.square_().div_(dim).add_(eps).rsqrt_()
+        return (x * inverse).mul_(gain), inverse
+    result = torch.empty_like(x, memory_format=torch.contiguous_format)
+    inverse = x.new_empty((*x.shape[:-1], 1))
+    own, to, scales = _array(x, -1, dim), _array(result, -1, dim), _array(inverse, -1)
+    if _team.is_worth(own.size):
+        _team.share("rms_norm", *own.shape, np.full(1, eps, np.float32), own, _private(gain), to, scales)
+    else:
+        _kernels.rms_norm(own, _private(gain), np.float32(eps), to, scales)
+    return result, inverse
+
+
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, gain: torch.Tensor, eps: float) -> torch.Tensor:
-        dim = x.shape[-1]
-        if _is_fused(x, gain):
-            result = torch.empty_like(x, memory_format=torch.contiguous_format)
-            inverse = x.new_empty((*x.shape[:-1], 1))
-            own, to, scales = _array(x, -1, dim), _array(result, -1, dim), _array(inverse, -1)
-            if _team.is_worth(own.size):
-                _team.share(
-                    "rms_norm", *own.shape, np.full(1, eps, np.float32), own, _private(gain), to, scales
-                )
-            else:
-                _kernels.rms_norm(own, _private(gain), np.float32(eps), to, scales)
-        else:
-            norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-            inverse = norm.square_().div_(dim).add_(eps).rsqrt_()
-            result = (x * inverse).mul_(gain)
+        result, inverse = _normed(x, gain, eps)
         ctx.save_for_backward(x, gain, inverse)
         return result
 

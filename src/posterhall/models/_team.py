@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from numba import carray, cfunc, types
 from numba.extending import intrinsic
 
 from posterhall.extras import torch
-from posterhall.models import _kernels, _text_kernels
+from posterhall.models import _kernels, _row_kernels, _text_kernels
+from posterhall.models.mixers import _step_kernels
 
 BLOCK = 16
 """Rows that a thread takes at a time."""
@@ -54,14 +55,21 @@ def share(body: str, *arguments: Any) -> None:
         body: its name.
         arguments: what it takes, in order: numbers, and contiguous arrays.
     """
-    table = np.zeros(_ENTRIES, dtype=np.int64)
-    for i, each in enumerate(arguments, 1):
-        table[i] = each.ctypes.data if isinstance(each, np.ndarray) else int(each)
     library, threads = _library(), torch.get_num_threads()
     if library is None or threads == 1:
-        ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_address(body))(table.ctypes.data)
+        alone(body, *arguments)
     else:
-        library(_address(body), table.ctypes.data, threads, 0)
+        library(_address(body), _table(arguments), threads, 0)
+
+
+def alone(body: str, *arguments: Any) -> None:
+    """Run one of the passes below on this thread only."""
+    _function(body)(_table(arguments))
+
+
+def _table(arguments: Sequence[Any]) -> Any:
+    told = (each.ctypes.data if isinstance(each, np.ndarray) else int(each) for each in arguments)
+    return (ctypes.c_int64 * _ENTRIES)(0, *told)
 
 
 @functools.cache
@@ -84,6 +92,11 @@ def _library() -> Any:
 @functools.cache
 def _address(body: str) -> int:
     return int(cfunc(_SIGNATURE, **_OPTIONS)(_BODIES[body]).address)
+
+
+@functools.cache
+def _function(body: str) -> Any:
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_address(body))
 
 
 @intrinsic
@@ -249,6 +262,43 @@ def _attend_backward(table: Any) -> None:
         )  # fmt: skip
 
 
+def _multiply(table: Any) -> None:
+    """Rows, outputs, inputs, whether weights are bfloat16, x, weight, out; see `_row_kernels`."""
+    t = carray(table, (_ENTRIES,))
+    rows, outputs, inputs, half = t[1], t[2], t[3], t[4]
+    x, out = carray(_floats(t[5]), (rows, inputs)), carray(_floats(t[7]), (rows, outputs))
+    weight = carray(_floats(t[6]), (outputs * inputs // 2 if half else outputs * inputs,))
+    while True:
+        first = _count(table, 0) * BLOCK
+        if first >= outputs:
+            return
+        last = min(first + BLOCK, outputs)
+        if half:
+            _row_kernels.multiply_halves(x, weight, out, first, last)
+        else:
+            _row_kernels.multiply(x, weight, out, first, last)
+
+
+def _mamba(table: Any) -> None:
+    """Rows, channels, entries, taps, rank, whether weights are bfloat16, and arrays; see `_step_kernels`."""
+    t = carray(table, (_ENTRIES,))
+    rows, width, size, taps, rank, half = t[1], t[2], t[3], t[4], t[5], t[6]
+    words = width // 2 if half else width
+    _step_kernels.mamba(
+        carray(_floats(t[7]), (rows, 2 * width)),
+        carray(_floats(t[8]), (rows, taps - 1, width)),
+        carray(_floats(t[9]), (taps + 3, width)),
+        carray(_floats(t[10]), ((rank + 2 * size) * words,)),
+        carray(_floats(t[11]), (rank * words,)),
+        half != 0,
+        carray(_floats(t[12]), (size, width)),
+        carray(_floats(t[13]), (rows, size, width)),
+        carray(_floats(t[14]), (rows, taps - 1, width)),
+        carray(_floats(t[15]), (rows, size, width)),
+        carray(_floats(t[16]), (rows, width)),
+    )
+
+
 _BODIES: dict[str, _Body] = {
     "rms_norm": _rms_norm,
     "rms_norm_backward": _rms_norm_backward,
@@ -257,4 +307,6 @@ _BODIES: dict[str, _Body] = {
     "rotate": _rotate,
     "attend": _attend,
     "attend_backward": _attend_backward,
+    "multiply": _multiply,
+    "mamba": _mamba,
 }

@@ -9,7 +9,7 @@ from posterhall import seeds
 from posterhall.adapters.dropout import again, passing
 from posterhall.errors import DataError
 from posterhall.extras import functional, nn, torch
-from posterhall.models import monarch
+from posterhall.models import _rows, monarch
 from posterhall.models.cache import Cache
 from posterhall.models.config import DecoderConfig
 from posterhall.models.layers import FeedForward, RMSNorm
@@ -192,7 +192,10 @@ class Decoder(nn.Module):
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Logits (..., V) of states (..., D), in float32."""
-        return (states @ self.head_weight().t()).float()
+        weight = self.head_weight()
+        if _rows.takes(states, weight):
+            return _rows.multiply(states, weight).float()
+        return (states @ weight.t()).float()
 
     @property
     def device(self) -> torch.device:

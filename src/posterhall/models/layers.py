@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from posterhall.extras import nn, torch
-from posterhall.models import _ops
+from posterhall.models import _ops, _rows
 from posterhall.objectives import products
 
 
@@ -21,6 +21,8 @@ class Linear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., inputs) to (..., outputs)."""
+        if _rows.takes(x, self.weight):
+            return _rows.multiply(x, self.weight)
         return products.linear(x, self.weight)
 
 

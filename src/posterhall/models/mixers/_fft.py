@@ -7,7 +7,7 @@ even at 16 tokens, since it has to be made first.)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from scipy.fft import next_fast_len
@@ -72,12 +72,13 @@ class Kept:
         self._key: Any = None
         self._values: dict[Any, Any] = {}
 
-    def get(self, module: nn.Module, name: Any, make: Callable[[], Any]) -> Any:
-        """The value called `name` (with all it depends on besides the parameters), or make it."""
-        if torch.is_grad_enabled() or any(each.is_inference() for each in module.parameters()):
+    def get(self, given: nn.Module | Sequence[torch.Tensor], name: Any, make: Callable[[], Any]) -> Any:
+        """The value called `name` (with all it depends on besides these parameters), or make it."""
+        parameters = list(given.parameters()) if isinstance(given, nn.Module) else given
+        if torch.is_grad_enabled() or any(each.is_inference() for each in parameters):
             self._key = None  # parameters may change now in ways that their version does not tell of
             return make()
-        key = [(each.data_ptr(), each._version, each.dtype) for each in module.parameters()]
+        key = [(each.data_ptr(), each._version, each.dtype) for each in parameters]
         if key != self._key or len(self._values) > 16:
             self._key, self._values = key, {}
         if name not in self._values:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from posterhall.errors import DataError
 from posterhall.extras import nn, torch
+from posterhall.models import _team
 from posterhall.models.layers import Linear
 from posterhall.models.mixers import Growth, Placement, settings_of
 from posterhall.models.mixers._fft import Kept
+from posterhall.models.mixers._lanes import WIDTH
 from posterhall.models.mixers._scan import selective_scan
 from posterhall.models.mixers.short_conv import ShortConv
 from posterhall.models.mixers.states import Rows, Several
@@ -148,12 +150,21 @@ class Mamba(nn.Module):
 
     def forward(self, x: torch.Tensor, placement: Placement, state: Several | None = None) -> torch.Tensor:
         """(B, T, D) to the same; see `Mixer`."""
-        inner, gate = self.into(x).chunk(2, dim=-1)
+        both = self.into(x)
+        if (
+            state is not None
+            and placement.tokens == 1
+            and placement.valid is None
+            and self._is_step(both, state)
+        ):
+            stepped: torch.Tensor = self.out(self._step(both, state))
+            return stepped
+        inner, gate = both.chunk(2, dim=-1)
         before, h = (None, None) if state is None else (state.parts[0], state.parts[1].kept)
         inner = self.conv(inner, placement, before)
         delta, inputs, outputs = self.select(inner).split([self.rank, self.size, self.size], dim=-1)
         rates = self.rates
-        poles = self._kept.get(rates, "poles", lambda: rates.poles().t().contiguous())
+        poles = self._kept.get(self._given(), "poles", lambda: rates.poles().t().contiguous())
         mixed, after = selective_scan(
             inner, self.steps(delta), gate, poles, inputs, outputs, rates.skip, rates.step_bias,
             state=h, fresh=beginnings(placement), valid=placement.valid if state is not None else None,
@@ -162,6 +173,53 @@ class Mamba(nn.Module):
             state.parts[1].kept = after
         result: torch.Tensor = self.out(mixed)
         return result
+
+    def _is_step(self, both: torch.Tensor, state: Several) -> bool:
+        """Whether `_step` can be taken: plain matrices on a CPU, and nobody asks for gradients."""
+        layers = (self.select, self.steps)
+        return (
+            not torch.is_grad_enabled()
+            and both.device.type == "cpu"
+            and both.dtype in (torch.float32, torch.bfloat16)
+            and self.width % WIDTH == 0
+            and (both.dtype == torch.float32 or self.rank % 2 == 0)
+            and state.parts[1].kept.dtype == torch.float32
+            and all(
+                type(each) is Linear and each.weight.dtype == both.dtype and each.weight.is_contiguous()
+                for each in layers
+            )
+            and type(both) is torch.Tensor
+            and not torch.is_autocast_enabled("cpu")
+            and not torch.compiler.is_compiling()
+        )
+
+    def _step(self, both: torch.Tensor, state: Several) -> torch.Tensor:
+        """(B, 1, E) of a token's (B, 1, 2 E), between the projections from and to D; as one call."""
+        before, h = state.parts[0].kept, state.parts[1].kept.contiguous()
+        past = before.float().contiguous()
+        moved, after = torch.empty_like(past), torch.empty_like(h)
+        mixed = h.new_empty((len(both), 1, self.width))
+        told, poles = self._kept.get(self._given(), "step", self._told)
+        given = both.float().contiguous()
+        tensors = (given, past, told, self.select.weight, self.steps.weight, poles, h, moved, after, mixed)
+        _team.alone(
+            "mamba", len(both), self.width, self.size, self.settings.conv, self.rank,
+            both.dtype == torch.bfloat16, *(each.data_ptr() for each in tensors),
+        )  # fmt: skip
+        state.parts[0].kept, state.parts[1].kept = moved.to(before.dtype), after
+        return mixed.to(both.dtype)
+
+    def _given(self) -> list[torch.Tensor]:
+        """The parameters from which something is computed that stays the same while they do."""
+        given = (self.conv.weight, self.conv.bias, self.rates.a_log, self.rates.step_bias, self.rates.skip)
+        return [each for each in given if each is not None]
+
+    def _told(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a step is told: the convolution by lag, its bias, D and the bias of steps, (K + 3, E); A."""
+        conv, rates = self.conv, self.rates
+        bias = torch.zeros_like(rates.skip) if conv.bias is None else conv.bias.float()
+        rows = (*conv.weight[:, 0].float().t().flip(0), bias, rates.skip, rates.step_bias)
+        return torch.stack(rows).detach(), rates.poles().t().contiguous()
 
 
 def uniform(linear: Linear, generator: torch.Generator) -> None:
