@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,7 @@ class Scored:
         return float(self.losses[arm][chosen].mean())
 
 
+@lru_cache(maxsize=8)  # two claims ask the same models, one after the other in the same process
 def scored(budget: Budget, seed: int) -> Scored:
     """Train every model on the same documents, and test them on others.
 

@@ -28,7 +28,7 @@ class _AtAFixedBudget(Claim):
     )
     control_arms = (SHUFFLED, MOST)
     deviates = (
-        "length 64, 8 pairs, 256 tokens (laptop) against lengths to 512, 64 pairs, 8192 tokens; 800 steps "
+        "length 32, 8 pairs, 128 tokens (laptop) against lengths to 512, 64 pairs, 8192 tokens; 600 steps "
         "of 64 fresh rows at most, where slow learners may still climb; width and depth are equal, "
         "parameters differ (rows tell them); pre-norm residuals without further norms; one learning rate for "
         "all at smoke and laptop; rotary positions for attention"
@@ -75,26 +75,26 @@ _SCALES = {
     "smoke": Budget(
         length=16,
         pairs=4,
-        vocab=64,
+        vocab=32,
         width=64,
         conv=0,
-        steps=300,
+        steps=200,
         batch=32,
         every=50,
         rates="0.005",
-        seconds=9.0,
+        seconds=10.0,
     ),
     "laptop": Budget(
-        length=64,
+        length=32,
         pairs=8,
-        vocab=256,
+        vocab=128,
         width=64,
         conv=0,
-        steps=800,
+        steps=600,
         batch=64,
         every=100,
         rates="0.003",
-        seconds=110.0,
+        seconds=50.0,
     ),
     "full": Budget(
         length=256,
@@ -134,7 +134,7 @@ class ShortConvolutionIsNotRecall(_AtAFixedBudget):
     """
 
     scales = {
-        "smoke": _SCALES["smoke"].replace(conv=3, steps=80, every=20, rates="0.01", seconds=3.5),
-        "laptop": _SCALES["laptop"].replace(conv=3, steps=400, every=50, seconds=50.0),
+        "smoke": _SCALES["smoke"].replace(conv=3, steps=60, every=20, rates="0.01", seconds=3.5),
+        "laptop": _SCALES["laptop"].replace(conv=3, steps=400, every=50, seconds=34.0),
         "full": _SCALES["full"].replace(conv=3),
     }

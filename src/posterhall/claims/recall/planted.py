@@ -20,11 +20,11 @@ _SCALES = {
         fact_keys=8,
         facts=2,
         width=32,
-        steps=150,
+        steps=120,
         batch=32,
         rate=0.005,
         tested=256,
-        seconds=3.0,
+        seconds=2.0,
     ),
     "laptop": Budget(
         length=64,
@@ -36,7 +36,7 @@ _SCALES = {
         batch=32,
         rate=0.003,
         tested=512,
-        seconds=25.0,
+        seconds=31.0,
     ),
     "full": Budget(
         length=256,

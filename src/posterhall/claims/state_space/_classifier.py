@@ -12,6 +12,7 @@ from posterhall.claims.mirage._images import Images, digits
 from posterhall.claims.rows import Budget
 from posterhall.data.labelled import Divided, Sequences
 from posterhall.evals.long_range.training import score, tune
+from posterhall.extras import require
 from posterhall.models.classifier import Classifier, ClassifierConfig, parameters, sized
 from posterhall.seeds import derive, generator
 from posterhall.train import TrainSettings
@@ -41,13 +42,14 @@ def made(arm: str, budget: Budget, seed: int) -> Classifier:
     given: dict[str, Any] = {"classes": CLASSES, "channels": 1, "max_length": budget.length}
     if arm == "Transformer":
         given |= {
-            "layers": budget.layers, "mixers": ("attention",), "both_ways": True, "positions": "learned",
+            "layers": budget.layers, "heads": 2, "mixers": ("attention",), "both_ways": True,
+            "positions": "learned",
         }  # fmt: skip
     else:
         given |= {"layers": max(1, budget.layers - 1), "mixers": (arm.lower(),)}
     wanted = parameters(Classifier(s4d, seed=None))
     # Heads must divide the Transformer's width.
-    config = sized(ClassifierConfig(**given), wanted, multiple=4 if arm == "Transformer" else 1)
+    config = sized(ClassifierConfig(**given), wanted, multiple=2 if arm == "Transformer" else 1)
     return Classifier(config, seed=seed)
 
 
@@ -107,6 +109,17 @@ def accuracy(
         return {"accuracy": math.nan, "lr": math.nan, "parameters": math.nan}
     found = score(tuned.model, data.test)["accuracy"]
     return {"accuracy": found, "lr": tuned.lr, "parameters": float(parameters(tuned.model))}
+
+
+def linear(budget: Budget, seed: int) -> float:
+    """Share of test images that logistic regression on the pixels names right, to which no order means
+    anything; trained on the same images as the arms."""
+    images: Images = digits(seed)
+    models: Any = require("sklearn.linear_model", "train", "logistic regression")
+    model = models.LogisticRegression(max_iter=1000)
+    model.fit(images.train[_CHOOSING:], images.train_classes[_CHOOSING:])
+    tested = int(budget.tested)
+    return float(model.score(images.test[:tested], images.test_classes[:tested]))
 
 
 def _rows(x: NDArray[np.float32], y: NDArray[np.int64]) -> Sequences:

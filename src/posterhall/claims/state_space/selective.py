@@ -46,22 +46,22 @@ class SelectionNeedsTokens(Claim):
             copied=2,
             vocab=8,
             width=16,
-            steps=200,
+            steps=120,
             batch=32,
-            every=50,
+            every=40,
             rates="0.005",
-            seconds=4.0,
+            seconds=2.5,
         ),
         "laptop": Budget(
             length=32,
             copied=4,
             vocab=16,
             width=32,
-            steps=800,
+            steps=600,
             batch=64,
             every=100,
             rates="0.003,0.001",
-            seconds=60.0,
+            seconds=45.0,
         ),
         "full": Budget(
             length=4096,
@@ -109,6 +109,9 @@ class InductionExtrapolates(Claim):
     stands against Mamba, and what an attention has not learnt at the length it was trained on counts for it,
     as if told: only what it loses by length is held against it. Rates by the same grid, on validation rows
     of the trained length; a training ends early once it is above 99.5 % there.
+
+    On a seed that no run takes, Mamba after these few steps had 92 % at 16 times the length, 75 % at 32 times
+    and 19 % at 256 times: by its steps, the laptop's claim may well fail. The lengths were left as declared.
     """
 
     kind = Paired(metric="accuracy", arms=("Mamba", _BETTER), margin=0.5)
@@ -134,11 +137,11 @@ class InductionExtrapolates(Claim):
             longest=1024,
             vocab=16,
             width=32,
-            steps=300,
+            steps=200,
             batch=32,
             every=50,
             rates="0.003",
-            tested=1 << 15,
+            tested=1 << 13,
             seconds=4.0,
         ),
         "laptop": Budget(
@@ -146,12 +149,12 @@ class InductionExtrapolates(Claim):
             longest=16_384,
             vocab=16,
             width=32,
-            steps=1000,
+            steps=600,
             batch=32,
             every=100,
             rates="0.003,0.001",
             tested=1 << 17,
-            seconds=50.0,
+            seconds=45.0,
         ),
         "full": Budget(
             trained=256,
@@ -181,8 +184,7 @@ class InductionExtrapolates(Claim):
         yield Row(_BETTER, seed, accuracy=best)
 
     def figure(self, rows: Sequence[Row]) -> Figure:
-        from posterhall.claims.distbelief.draw import mean_line
-        from posterhall.claims.dpo._draw import numbers
+        from posterhall.claims.lines import mean_line, numbers
 
         arms = ("Mamba", *_ATTENTIONS)
         lengths = numbers(next(row for row in rows if row.arm == "Mamba"), "lengths")
