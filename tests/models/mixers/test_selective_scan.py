@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from posterhall.errors import DataError
 from posterhall.models import Decoder, DecoderConfig
-from posterhall.models.mixers import _scan, factory
+from posterhall.models.mixers import Placement, _scan, factory
 from posterhall.models.mixers._ssd import state_space_dual
 
 torch.set_num_threads(1)
@@ -235,3 +236,24 @@ def test_a_long_stream_takes_no_more_memory():
     assert len(sizes) == 1
     assert torch.isfinite(states).all()
     assert cache.lengths == [20_300]
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "s4d"])
+def test_gradients_reach_through_a_state_into_the_chunk_before(name):
+    config = DecoderConfig(vocab_size=2, dim=32, heads=1, mixers=(name,), mixer_settings={})
+    mixer = factory(name)(config, 0)
+    mixer.initialise(torch.Generator().manual_seed(0))
+    mixer.double()
+    x = torch.empty(2, 13, 32, dtype=torch.float64).normal_(generator=torch.Generator().manual_seed(1))
+    found = []
+    for cuts in ((0, 13), (0, 5, 6, 13)):
+        leaf = x.clone().requires_grad_()
+        state = mixer.new_state(2, 13, dtype=x.dtype, device=x.device)
+        parts = []
+        for a, b in itertools.pairwise(cuts):
+            place = Placement(batch=2, tokens=b - a, device=x.device, past=(a, a))
+            parts.append(mixer(leaf[:, a:b], place, state))
+        loss = torch.cat(parts, 1)[:, -4:].square().sum()  # of the last chunk alone
+        found.append(torch.autograd.grad(loss, (leaf, *mixer.parameters())))
+    for whole, pieces in zip(*found, strict=True):
+        assert (whole - pieces).abs().max() <= 1e-10 * max(1.0, float(whole.abs().max()))
