@@ -70,6 +70,15 @@ SETTINGS = {
         "Plans of memory",
         "Settings of `posterhall.models.plan.plan`, which `posterhall model plan` has as options.",
     ),
+    "posterhall.models.profile:ShapeSettings": (
+        "Where the time goes",
+        "Of `posterhall model profile`.",
+    ),
+    "posterhall.models.classifier.config:ClassifierConfig": (
+        "The classifier of sequences",
+        "The shape of `posterhall.models.classifier.Classifier`; `posterhall eval long-range` makes it from "
+        "its own settings.",
+    ),
     "posterhall.models.config:DecoderConfig": (
         "The decoder",
         "The shape of `posterhall.models.Decoder`; `posterhall train lm` makes it from its own settings.",
@@ -168,6 +177,10 @@ SETTINGS = {
         "Perplexity by slice",
         "Settings of `posterhall eval slices`.",
     ),
+    "posterhall.evals.long_range.settings:LongRangeSettings": (
+        "Long range",
+        "Settings of `posterhall eval long-range`.",
+    ),
     "posterhall.evals.arena.table:ArenaSettings": ("Tournaments", "Settings of `posterhall eval arena`."),
     "posterhall.evals.judge.jobs:JudgeSettings": ("Judging", "Settings of `posterhall eval judge`."),
     "posterhall.train.small:SmallSettings": (
@@ -197,7 +210,12 @@ ROOMS = (
     "posterhall.quantize",
     "posterhall.models",
     "posterhall.models.plan",
+    "posterhall.models.profile",
+    "posterhall.models.operations",
+    "posterhall.models.monarch",
+    "posterhall.models.classifier",
     "posterhall.models.reward",
+    "posterhall.models.reward_files",
     "posterhall.models.enumeration",
     "posterhall.models.mixers",
     "posterhall.adapters",
@@ -224,6 +242,7 @@ ROOMS = (
     "posterhall.evals.recall.training",
     "posterhall.evals.recall.jobs",
     "posterhall.evals.recall.sliced",
+    "posterhall.evals.long_range.jobs",
     "posterhall.curation.pool",
     "posterhall.curation.filters",
     "posterhall.curation.filtering",
