@@ -1,4 +1,4 @@
-"""Mamba on a CPU against transformers and mambapy: the scan, a block, a training step, reading, writing.
+"""Mamba on a CPU against transformers and mambapy: scan, block, training step, reading, writing, streaming.
 
 The scan is the recurrence with the softplus of its steps, the skip and the gate. Peers are transformers'
 token-by-token loop, transformers with mambapy's parallel scan, and transformers compiled with torch's
@@ -14,15 +14,16 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks._harness import Result, arguments, emit, faster, interleaved, several
+from benchmarks._harness import Result, Timing, arguments, emit, faster, interleaved, several
 
-_CASES = ("scan", "block", "step", "prefill", "decode")
+_CASES = ("scan", "block", "step", "prefill", "decode", "quantised", "stream")
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", default=",".join(_CASES), help=f"of: {', '.join(_CASES)}")
     parser.add_argument("--length", type=int, default=512, help="tokens of scan, block and step")
     parser.add_argument("--layers", type=int, default=24, help="of the model of step, prefill and decode")
+    parser.add_argument("--tokens", type=int, default=1_000_000, help="of the stream")
     parser.add_argument("--compiled", action="store_true", help="also transformers compiled")
 
 
@@ -197,38 +198,107 @@ def prefill(chosen: Any, kinds: list[str]) -> list[Result]:
 
 
 def decode(chosen: Any, kinds: list[str]) -> list[Result]:
-    """Sixteen tokens, one after the other, the likeliest each."""
+    """Sixteen tokens, one after the other, the likeliest each: one row and eight; both sides of a type."""
     import torch
 
     ours, peer = models(chosen.layers, "eager")
-    ids = torch.randint(0, 50280, (1, 8), generator=torch.Generator().manual_seed(0))
+    found = []
     with torch.no_grad():
-        cache = ours.new_cache(1)
-        first = ours.logits(ours.hidden(ids, cache=cache)[:, -1:]).argmax(-1)
-        state = peer(ids, use_cache=True).cache
+        for rows, kind in ((1, "float32"), (8, "float32"), (1, "bfloat16"), (8, "bfloat16")):
+            dtype = getattr(torch, kind)
+            ours.to(dtype), peer.to(dtype)
+            found.append(_written(ours, peer, rows, kind, chosen))
+    return found
+
+
+def quantised(chosen: Any, kinds: list[str]) -> list[Result]:
+    """The same with weights of 4 bits here against float32 there, which is another model."""
+    import torch
+
+    from posterhall.models.quantized import Quantization, quantize_layers
+
+    ours, peer = models(chosen.layers, "eager")
+    quantize_layers(ours, Quantization("nf4"))
+    with torch.no_grad():
+        return [_written(ours, peer, 1, "nf4 against float32", chosen)]
+
+
+def _written(ours: Any, peer: Any, rows: int, what: str, chosen: Any) -> Result:
+    import copy
+
+    import torch
+
+    ids = torch.randint(0, 50280, (rows, 8), generator=torch.Generator().manual_seed(0))
+    cache = ours.new_cache(rows)
+    first = ours.logits(ours.hidden(ids, cache=cache)[:, -1:]).argmax(-1)
+    state = peer(ids, use_cache=True).cache
 
     def own() -> Any:
-        mine, token, said = cache.select([0]), first, []
+        mine, token, said = cache.select(range(rows)), first, []
         for _ in range(16):
             token = ours.logits(ours.hidden(token, cache=mine)).argmax(-1)
             said.append(token)
-        return torch.cat(said)
+        return torch.cat(said, 1)
 
     def theirs() -> Any:
-        import copy
-
         mine, token, said = copy.deepcopy(state), first, []
         for _ in range(16):
             token = peer(token, cache=mine, use_cache=True).logits.argmax(-1)
             said.append(token)
-        return torch.cat(said)
+        return torch.cat(said, 1)
 
-    with torch.no_grad():
-        own(), theirs()
+    own(), theirs()
+    timed = interleaved({"ours": own, "peer": theirs}, repeats=chosen.repeats)
+    same = float((timed["ours"].value == timed["peer"].value).float().mean())
+    case = f"decode, {what}, {chosen.layers} x 768, {rows} x 16 tokens"
+    return faster(case, timed["ours"], timed["peer"], _name("eager"), quality={"same_tokens": same})
+
+
+def stream(chosen: Any, kinds: list[str]) -> list[Result]:
+    """A long text token by token through a small model whose state does not grow; a token of either side."""
+    import resource
+
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from posterhall.models import Decoder, DecoderConfig, hub
+
+    shape = DecoderConfig(
+        vocab_size=256, dim=64, layers=2, heads=1, ffn_dim=0, mixers=("mamba",), max_length=1 << 20
+    )
+    with tempfile.TemporaryDirectory() as directory, torch.no_grad():
+        hub.save(Decoder(shape), directory)
+        ours, peer = hub.load(directory), AutoModelForCausalLM.from_pretrained(directory).eval()
+        ids = torch.randint(0, 256, (1, chosen.tokens), generator=torch.Generator().manual_seed(0))
+        begun = [cache := ours.new_cache(1, chosen.tokens), peer(ids[:, :1], use_cache=True).cache]
+        ours.hidden(ids[:, :1], cache=cache)
+        held, peak = cache.states[0].nbytes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        place = iter(range(1, chosen.tokens))
+
+        def own() -> Any:
+            for _ in range((chosen.tokens - 1) // chosen.repeats):
+                t = next(place)
+                states = ours.hidden(ids[:, t : t + 1], cache=cache)
+            return states
+
+        def theirs() -> Any:
+            for t in range(1, 201):
+                states = peer(ids[:, t : t + 1], cache=begun[1], use_cache=True).logits
+            return states
+
         timed = interleaved({"ours": own, "peer": theirs}, repeats=chosen.repeats)
-    same = bool((timed["ours"].value == timed["peer"].value).all())
-    case = f"decode, {chosen.layers} x 768, 16 tokens"
-    return [faster(case, timed["ours"], timed["peer"], _name("eager"), quality={"same_tokens": same})]
+    counts = {"ours": (chosen.tokens - 1) // chosen.repeats, "peer": 200}
+    each = {
+        side: Timing(tuple(w / counts[side] for w in t.wall), tuple(c / counts[side] for c in t.cpu), None)
+        for side, t in timed.items()
+    }
+    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak)
+    quality = {
+        "tokens": sum(cache.lengths), "seconds": sum(timed["ours"].wall), "grown_bytes": grown,
+        "state_grown_bytes": cache.states[0].nbytes - held,
+    }  # fmt: skip
+    case = f"stream, step by step, 2 x 64, {chosen.tokens} tokens; a token"
+    return [faster(case, each["ours"], each["peer"], _name("eager"), quality=quality)]
 
 
 def _name(kind: str) -> str:
@@ -256,10 +326,12 @@ def main() -> None:
     if chosen.compiled:
         kinds.append("compiled")
     results = []
+    cases = {
+        "scan": scan, "block": block, "step": step, "prefill": prefill, "decode": decode,
+        "quantised": quantised, "stream": stream,
+    }  # fmt: skip
     for case in chosen.cases.split(","):
-        results += {"scan": scan, "block": block, "step": step, "prefill": prefill, "decode": decode}[case](
-            chosen, kinds
-        )
+        results += cases[case](chosen, kinds)
     emit("mixers", chosen.threads, results, as_json=chosen.json)
 
 
