@@ -44,7 +44,7 @@ def multiply(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     rows = x.reshape(-1, inputs).float()
     half = weight.dtype == torch.bfloat16
     if half:  # even entries, then odd ones: as they come out of words
-        rows = rows.unflatten(1, (inputs // 2, 2)).transpose(1, 2)
+        rows = rows.reshape(-1, inputs // 2, 2).transpose(1, 2)
     rows = rows.contiguous()
     found = x.new_empty((len(rows), outputs), dtype=torch.float32)
     # By address: memory once shown to numpy cannot be resized, as FSDP2 must.

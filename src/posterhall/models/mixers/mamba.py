@@ -207,7 +207,8 @@ class Mamba(nn.Module):
             both.dtype == torch.bfloat16, *(each.data_ptr() for each in tensors),
         )  # fmt: skip
         state.parts[0].kept, state.parts[1].kept = moved.to(before.dtype), after
-        return mixed.to(both.dtype)
+        result: torch.Tensor = mixed.to(both.dtype)
+        return result
 
     def _given(self) -> list[torch.Tensor]:
         """The parameters from which something is computed that stays the same while they do."""
