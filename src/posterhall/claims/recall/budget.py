@@ -94,7 +94,7 @@ _SCALES = {
         batch=64,
         every=100,
         rates="0.003",
-        seconds=50.0,
+        seconds=55.0,
     ),
     "full": Budget(
         length=256,
@@ -117,7 +117,8 @@ class RecallNeedsAttention(_AtAFixedBudget):
     queries more than long convolutions, S4D and Hyena of the same width and depth.
 
     Per seed, the lesser of the first two stands against the best of the others. All have the same rows and
-    the same number of steps; a training ends early once it is above 99.5 % on validation rows.
+    the same number of steps; a training ends early once it is above 99.5 % on validation rows. Lengths,
+    vocabulary and steps were chosen by when attention and Based learn on a seed that no run takes.
     """
 
     scales = _SCALES
@@ -135,6 +136,6 @@ class ShortConvolutionIsNotRecall(_AtAFixedBudget):
 
     scales = {
         "smoke": _SCALES["smoke"].replace(conv=3, steps=60, every=20, rates="0.01", seconds=3.5),
-        "laptop": _SCALES["laptop"].replace(conv=3, steps=400, every=50, seconds=34.0),
+        "laptop": _SCALES["laptop"].replace(conv=3, steps=400, every=50, seconds=30.0),
         "full": _SCALES["full"].replace(conv=3),
     }

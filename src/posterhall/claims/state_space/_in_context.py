@@ -89,7 +89,7 @@ def induction(mixer: str, positions: Positions, budget: Budget, seed: int) -> di
             parameters, learned positions not counted.
         positions: rotary, learned or none.
         budget: trained and longest (tokens of a row), vocab, width, steps, batch, every, rates, and tested:
-            tokens of test rows of each length, which are 16 rows or more.
+            tokens of test rows of each length, which are 8 rows or more.
         seed: of rows and weights.
 
     Returns:
@@ -110,7 +110,7 @@ def induction(mixer: str, positions: Positions, budget: Budget, seed: int) -> di
     model, told = _taught(config, task, budget, seed)
 
     def tested(of: Task, length: int) -> float:
-        rows = max(16, budget.tested // length)
+        rows = max(8, budget.tested // length)
         return score(model, Rows(of, seed=seed, split="test", items=rows))["accuracy"]
 
     lengths = [budget.trained]

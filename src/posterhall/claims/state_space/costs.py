@@ -33,7 +33,7 @@ class ConvolutionsGrowSlower(Claim):
     )
     scales = {
         "smoke": Budget(width=32, shortest=2048, longest=8192, repeats=3, seconds=2.0),
-        "laptop": Budget(width=64, shortest=2048, longest=16_384, repeats=5, seconds=15.0),
+        "laptop": Budget(width=64, shortest=2048, longest=16_384, repeats=5, seconds=8.0),
         "full": Budget(width=64, shortest=2048, longest=65_536, repeats=5, seconds=300.0),
     }
 

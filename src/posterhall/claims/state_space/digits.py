@@ -52,7 +52,7 @@ class ComplexPolesBeatReal(Claim):
             batch=64,
             tested=600,
             rates="0.004",
-            seconds=20.0,
+            seconds=15.0,
         ),
         "full": Budget(
             length=256,
@@ -145,7 +145,7 @@ class S4dSeesFurther(_AgainstOthers):
             batch=64,
             tested=600,
             rates="0.001,0.004",
-            seconds=90.0,
+            seconds=94.0,
         ),
         "full": Budget(
             length=256,
@@ -193,7 +193,7 @@ class S4dLeadsOnShortRows(_AgainstOthers):
             batch=64,
             tested=600,
             rates="0.001,0.004",
-            seconds=18.0,
+            seconds=20.0,
         ),
         "full": Budget(
             length=64,
@@ -251,7 +251,7 @@ class NeighboursAreNotNeeded(Claim):
             batch=64,
             tested=600,
             rates="0.004",
-            seconds=25.0,
+            seconds=16.0,
         ),
         "full": Budget(
             length=64,

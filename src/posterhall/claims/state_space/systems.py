@@ -28,7 +28,7 @@ class OneModelThreeForms(Claim):
     deviates = "random weights as a layer begins with them, before any training"
     scales = {
         "smoke": Budget(width=16, length=256, seconds=0.5),
-        "laptop": Budget(width=64, length=1024, seconds=4.0),
+        "laptop": Budget(width=64, length=1024, seconds=1.0),
         "full": Budget(width=256, length=16_384, seeds=10, seconds=300.0),
     }
 
