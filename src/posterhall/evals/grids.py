@@ -34,6 +34,14 @@ class Cell(Protocol):
 C = TypeVar("C", bound=Cell)
 
 
+def finished(out: Path | None, *, resume: bool) -> dict[str, Any] | None:
+    """What scores.json of a run that is to be resumed holds, if nothing is left to do."""
+    if not resume or out is None or not is_run(out) or read_manifest(out)["status"] != "done":
+        return None
+    kept: dict[str, Any] = json.loads((out / "artifacts" / SCORES).read_bytes())
+    return kept
+
+
 def evaluate(
     grid: Sequence[C],
     train: Callable[[C, Run | None, Told], dict[str, Any]],
@@ -64,9 +72,6 @@ def evaluate(
     label = kind.split()[-1]
     if out is None:
         return result(_work(grid, train, None, label, quiet), None)
-    if resume and is_run(out) and read_manifest(out)["status"] == "done":
-        kept: dict[str, Any] = json.loads((out / "artifacts" / SCORES).read_bytes())
-        return kept
     with Run.start(out, kind=kind, config=config, inputs=inputs, seeds=seeds, resume=resume) as run:
         found = result(_work(grid, train, run, label, quiet), run)
         written = json.dumps(finite(plain(found)), indent=2, ensure_ascii=False)

@@ -55,6 +55,9 @@ def evaluate(
     if keep and out is None:
         raise UsageError("models are kept in a run; name its directory")
     require("torch", "train", "training models")
+    kept = grids.finished(out, resume=resume)
+    if kept is not None:
+        return kept
     grid = cells(settings)
     try:
         left_out = _check(settings)

@@ -44,6 +44,9 @@ def evaluate(
     """
     settings = settings or RecallSettings()
     require("torch", "train", "training models")
+    kept = grids.finished(out, resume=resume)
+    if kept is not None:
+        return kept
     grid = cells(settings)
     _check(settings, grid)
 
