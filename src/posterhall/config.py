@@ -89,7 +89,8 @@ def resolve(
 
     def take(name: str, value: object, origin: str, *, text: bool) -> None:
         if name not in kinds:
-            known = did_you_mean(name, kinds) or f" Known settings: {', '.join(kinds)}."
+            every = f" Known settings: {', '.join(kinds)}." if kinds else " There are none."
+            known = did_you_mean(name, kinds) or every
             raise DataError(f"{origin}: unknown setting '{name}'.{known}")
         try:
             values[name] = _coerce(value, kinds[name], text=text)

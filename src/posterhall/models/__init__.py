@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from posterhall.models.hub import save
 
 _MODULES = (
-    "architectures", "best_of", "cache", "causal", "config", "counts", "decoder", "enumeration", "foreign",
-    "generate", "hub", "mixers", "monarch", "operations", "plan", "profile", "quantized", "reward",
+    "architectures", "best_of", "cache", "causal", "classifier", "config", "counts", "decoder", "enumeration",
+    "foreign", "generate", "hub", "mixers", "monarch", "operations", "plan", "profile", "quantized", "reward",
     "reward_files",
 )  # fmt: skip
 _NAMES = {

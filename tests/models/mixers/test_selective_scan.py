@@ -210,6 +210,8 @@ def test_mamba_begins_as_published():
         ("mamba", {"state": 0}, "state is 0"),
         ("mamba", {"sate": 8}, "Did you mean: state"),
         ("mamba", {"step_min": 0.2}, "step_min is 0.2"),
+        ("attention", {"window": 8}, "mixer_settings of attention: unknown setting 'window'. There are none"),
+        ("rwkv", {"state": 8}, "mixer_settings of rwkv: unknown setting 'state'"),
         ("mamba2", {"head_dim": 7}, "head_dim is 7; it must divide the 48"),
         ("mamba2", {"head_dim": 16, "groups": 2}, "groups is 2; it must divide 3 heads"),
     ],

@@ -83,6 +83,11 @@ def factory(name: str, known: Collection[str] = ()) -> MixerFactory:
     return cast("MixerFactory", getattr(importlib.import_module(module), maker))
 
 
+@dataclass(frozen=True)
+class NoSettings:
+    """Of a mixer that has no settings of its own."""
+
+
 def settings_of(config: DecoderConfig, name: str, cls: type[Settings]) -> Settings:
     """The settings of a mixer in a decoder: its defaults, and what `config.mixer_settings` says of it.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from posterhall.extras import functional, nn, torch
 from posterhall.models import _ops
 from posterhall.models.layers import Linear
-from posterhall.models.mixers import Growth, Placement, branching
+from posterhall.models.mixers import Growth, NoSettings, Placement, branching, settings_of
 
 if TYPE_CHECKING:
     from posterhall.models.config import DecoderConfig
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def make(config: DecoderConfig, layer: int) -> Attention:
     """The attention of a decoder's layer; it is the same in all."""
     del layer
+    settings_of(config, "attention", NoSettings)
     return Attention(config)
 
 

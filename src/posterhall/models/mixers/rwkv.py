@@ -14,7 +14,7 @@ import numpy as np
 from posterhall.extras import nn, torch
 from posterhall.models._ops import _is_fused, _is_plain
 from posterhall.models.layers import Linear
-from posterhall.models.mixers import Growth, Placement, initial
+from posterhall.models.mixers import Growth, NoSettings, Placement, initial, settings_of
 from posterhall.models.mixers import _wkv_kernels as kernels
 from posterhall.models.mixers.documents import apart
 from posterhall.models.mixers.states import Rows
@@ -28,6 +28,7 @@ _NEVER = 1e30
 
 def make(config: DecoderConfig, layer: int) -> Rwkv:
     """The time mixing of a decoder's layer; how it begins depends on the layer."""
+    settings_of(config, "rwkv", NoSettings)
     return Rwkv(config, layer)
 
 
