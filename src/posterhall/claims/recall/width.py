@@ -40,14 +40,14 @@ class WidthFollowsLength(Claim):
     scales = {
         "smoke": Budget(
             lengths="8,16",
-            widths="16,32",
+            widths="16,64",
             vocab=32,
             conv=3,
-            steps=50,
+            steps=80,
             batch=32,
-            every=25,
-            rates="0.005",
-            seconds=3.0,
+            every=20,
+            rates="0.01",
+            seconds=5.0,
         ),
         "laptop": Budget(
             lengths="8,16,32",
