@@ -145,6 +145,7 @@ def test_least_widths_come_from_trainings(check_rows):
     first = list(cls().run(tiny, 2))
     check_rows(cls, first, None, 2, set())
     assert first[0]["widths"] == (32.0, 32.0), "nothing is learnt in two steps"
+    assert all(np.isnan(row["growth"]) for row in first), "and so there is nothing to grow from"
 
 
 @pytest.mark.parametrize("name", ["recall-explains-the-gap", "convolutions-win-elsewhere"])
