@@ -7,17 +7,8 @@ length).
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
+from posterhall import lazy
 
 __all__ = ["jobs", "settings", "summary", "tasks", "training"]
 
-
-def __getattr__(name: str) -> ModuleType:
-    if name in __all__:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module 'posterhall.evals.long_range' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy.attributes(__name__, modules=__all__)
