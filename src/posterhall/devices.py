@@ -6,6 +6,7 @@ makes threads fight. So affinity and control groups (Linux, version 2) are read 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from posterhall.errors import DataError
+from posterhall.errors import DataError, PosterhallError
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -28,6 +29,8 @@ THREAD_VARIABLES = (
 )
 """Environment variables from which the numeric libraries take their number of threads, once, when loaded."""
 
+_NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "std::bad_alloc")
+"""What libraries say, in small letters, where there is no more."""
 _CGROUPS = Path("/sys/fs/cgroup")
 _PROC = Path("/proc")
 
@@ -69,6 +72,21 @@ def release_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+@contextlib.contextmanager
+def memory_told(instead: str) -> Iterator[None]:
+    """Memory that runs out in this block, in words, and what to do."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, PosterhallError):
+            raise
+        said = str(error).strip()
+        if not isinstance(error, MemoryError) and not any(each in said.lower() for each in _NO_MEMORY):
+            raise
+        first = said.partition("\n")[0] or "no more memory"
+        raise PosterhallError(f"{first}. {instead}") from error
 
 
 def describe() -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from posterhall import devices
 from posterhall.errors import DataError, MissingExtra, PosterhallError
 from posterhall.train import TrainSettings, fit, next_token
 
@@ -148,14 +149,17 @@ def test_short_memory_is_told_with_what_to_do():
     from posterhall.train import paged
 
     for error in (RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()):
-        with pytest.raises(PosterhallError, match="paged=true"), paged.told(paged.advice(TrainSettings())):
+        with (
+            pytest.raises(PosterhallError, match="paged=true"),
+            devices.memory_told(paged.advice(TrainSettings())),
+        ):
             raise error
     with (
         pytest.raises(PosterhallError, match=r"memory\. Lower batch"),
-        paged.told(paged.advice(TrainSettings(paged=True))),
+        devices.memory_told(paged.advice(TrainSettings(paged=True))),
     ):
         raise RuntimeError("CUDA out of memory")
-    with pytest.raises(RuntimeError, match="shapes"), paged.told(paged.advice(TrainSettings())):
+    with pytest.raises(RuntimeError, match="shapes"), devices.memory_told(paged.advice(TrainSettings())):
         raise RuntimeError("shapes do not fit")
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from posterhall import seeds
+from posterhall import devices, seeds
 from posterhall.errors import DataError
 from posterhall.extras import torch
 from posterhall.models import quantized
@@ -214,7 +214,10 @@ def measure(
             taken: dict[str, list[Mapping[str, Sequence[float]]]] = {name: [] for name in models}
             for turn in range(1 + settings.repeats):
                 for name, model in models.items():
-                    seconds = _one_pass(model, tokens, settings)
+                    with devices.memory_told(
+                        f"{tokens:,} tokens are too many for this machine: give shorter rows"
+                    ):
+                        seconds = _one_pass(model, tokens, settings)
                     if turn:
                         taken[name].append(seconds)
                     progress.update(progress.done + 1)

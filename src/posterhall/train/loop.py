@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, cast
 
+from posterhall import devices
 from posterhall.config import to_dict
 from posterhall.errors import Interrupted, PosterhallError
 from posterhall.extras import nn, torch
@@ -218,7 +219,7 @@ class _Training:
         )
         saved = time.monotonic()
         stopping_signals = _stop_signals(self.folder is not None)
-        short = paged.told(paged.advice(settings))
+        short = devices.memory_told(paged.advice(settings))
         with metrics, stopping_signals as stop, _training_mode(self.model), short:
             while state.step < self.steps:
                 begun = time.perf_counter()

@@ -9,11 +9,9 @@ optimisers, which compute them.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,6 @@ CHUNK = 1 << 20
 """Entries that RMSprop updates at a time: its temporary takes 4 MiB, not as much as the largest matrix."""
 _ALIGNED = 64
 """Entries to a multiple of which each parameter's moments begin."""
-_SHORT = ("not enough memory", "can't allocate memory", "out of memory", "std::bad_alloc")
 
 
 def page(optimiser: torch.optim.Optimizer, names: tuple[str, ...], folder: Path | None) -> None:
@@ -217,18 +214,3 @@ _ADVICE = f"Keep the optimiser's moments in a file: --set paged=true. Or: {_OTHE
 def advice(settings: TrainSettings) -> str:
     """What to do where a training does not fit into memory."""
     return _OTHERS if settings.paged else _ADVICE
-
-
-@contextlib.contextmanager
-def told(instead: str) -> Iterator[None]:
-    """Memory that runs out in this block, in words, and what to do."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, PosterhallError):
-            raise
-        said = str(error).strip()
-        if not isinstance(error, MemoryError) and not any(each in said.lower() for each in _SHORT):
-            raise
-        first = said.partition("\n")[0] or "no more memory"
-        raise PosterhallError(f"{first}. {instead}") from error

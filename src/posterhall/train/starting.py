@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from posterhall import devices
 from posterhall.data import chat_template
 from posterhall.data import tokenizer as tokenizers
 from posterhall.data.chat_template import ChatTemplate
@@ -26,7 +27,6 @@ from posterhall.models import Decoder, causal, foreign_files, hub
 from posterhall.models.foreign import Foreign
 from posterhall.runs import read_manifest
 from posterhall.runs.files import write_atomic
-from posterhall.train import paged
 from posterhall.train.adapter_settings import ALL_LINEAR, AdapterSettings
 
 MODEL = "model"
@@ -95,7 +95,7 @@ def begin(
 
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     directory = hub.locate(model)
-    with paged.told("Take a smaller model, or keep it quantised: --quantize nf4 --lora-rank 64"):
+    with devices.memory_told("Take a smaller model, or keep it quantised: --quantize nf4 --lora-rank 64"):
         loaded: Any = causal.load(directory, dtype=torch.float32, device=where, quantize=settings.quantize)
     _without_dropout(loaded)
     has = any(True for _ in placing.adapters(loaded))
