@@ -20,7 +20,10 @@ _DEVIATES = "scikit-learn's 1,797 digits of 8 x 8 against CIFAR's 60,000 images 
 )
 class ComplexPolesBeatReal(Claim):
     """On digits read a pixel at a time, S4D with complex poles (S4D-Lin) names over 5 % of images more right
-    than S4D with real ones (S4D-Real)."""
+    than S4D with real ones (S4D-Real).
+
+    Sizes were cut to save time after pilots: smoke from 100 steps, laptop from three layers of width 48.
+    """
 
     kind = Paired(metric="accuracy", arms=("S4D-Lin", "S4D-Real"), margin=0.05)
     paper_value = "88.28 against 74.30 % (LRA-Image)"
@@ -120,7 +123,8 @@ class S4dSeesFurther(_AgainstOthers):
     """On digits of 16 x 16 read a pixel at a time, S4D names over 5 % of images more right than the best of
     an LSTM, a GRU and a Transformer of about its size.
 
-    Per seed, each at the rate of the same grid that was best on validation images.
+    Per seed, each at the rate of the same grid that was best on validation images. Sizes were changed after
+    pilots: at smoke nobody left chance in 10 steps; laptop had 250 steps, which took too long.
     """
 
     paper_value = "88.65 against 42.44 % (LRA-Image, S4 and a Transformer far smaller)"
@@ -219,6 +223,7 @@ class NeighboursAreNotNeeded(Claim):
     right than reading them row by row.
 
     A spatial bias is not needed: neighbours are no longer next to each other, and nothing else has changed.
+    On a seed that no run takes, 50 steps had left S4D at 23 % in one order and 44 % row by row.
     """
 
     kind = Paired(metric="accuracy", arms=(_ONE_ORDER, _ROWS), margin=-0.05)
